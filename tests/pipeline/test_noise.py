@@ -215,7 +215,11 @@ def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
         recorded_noise(tmp_path / "n.npz", dataset([1]), 3)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 nothing", b"\x80\x04."])
+HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 7), }"
+NPY = b"\x93NUMPY\x01\x00" + (len(HEADER) + 1).to_bytes(2, "little") + HEADER + b"\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 nothing", b"\x80\x04.", NPY])
 def test_a_file_that_is_no_archive_is_refused(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "n.npz"
     if content is not None:
