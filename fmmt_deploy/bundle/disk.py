@@ -1,0 +1,69 @@
+"""A full disk and a folder that can't be written, said in our words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fmmt_deploy.errors import EnvironmentProblem
+
+__all__ = ["check_room", "disk_problems"]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def check_room(target: Path, needed_bytes: int) -> None:
+    """Refuses at once what would fill the disk later.
+
+    Raises:
+        EnvironmentProblem: There is less room where `target` will be.
+    """
+    if needed_bytes > shutil.disk_usage(_existing(target)).free:
+        raise _no_space(target, needed_bytes)
+
+
+@contextmanager
+def disk_problems(target: Path, needed_bytes: int) -> Iterator[None]:
+    """Maps the OSErrors of writing `target`; those about other places pass unchanged.
+
+    Args:
+        target: What is being written.
+        needed_bytes: How large it will be, 0 if unknown.
+
+    Raises:
+        EnvironmentProblem: The disk is full, a quota or limit is reached, or `target` may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _no_space(target, needed_bytes) from error
+        ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(target.parent)
+        if error.errno in _NO_ACCESS and ours:
+            raise EnvironmentProblem(
+                f"{target} can't be written.",
+                why=str(error),
+                fix="Change the permissions of its folder, or give another path.",
+                path=target,
+            ) from error
+        raise
+
+
+def _no_space(target: Path, needed_bytes: int) -> EnvironmentProblem:
+    free_bytes = shutil.disk_usage(_existing(target)).free
+    needed = f"about {needed_bytes / 1e9:.2f} GB ({needed_bytes} bytes)" if needed_bytes else "more"
+    return EnvironmentProblem(
+        f"There is no room for the bundle {target}.",
+        why=f"It needs {needed}; {free_bytes} bytes are free, or a quota or limit on file sizes is reached.",
+        fix="Free some space, or give a path on another disk.",
+        path=target,
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())

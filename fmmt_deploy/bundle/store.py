@@ -1,0 +1,262 @@
+"""Opening a bundle, which checks every byte of it, and writing one, which is all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+from fmmt_deploy.bundle.atomic import create_sibling, locked, recover, remove_stale, replace_directory, sync_tree
+from fmmt_deploy.bundle.disk import check_room, disk_problems
+from fmmt_deploy.bundle.integrity import check_files, entries_of, hash_file
+from fmmt_deploy.bundle.json_values import JsonValueError, json_object_from_text
+from fmmt_deploy.bundle.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Precision,
+    check_relative_path,
+    json_from_manifest,
+    manifest_from_json,
+)
+from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
+from fmmt_deploy.types import GraphName
+
+__all__ = ["Bundle", "BundleWriter", "hash_file", "is_bundle", "write_bundle"]
+
+_LARGEST_MANIFEST_BYTES = 16 * 2**20
+_EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
+
+
+class Bundle:
+    """A directory of graphs and what belongs to them, opened and checked.
+
+    Attributes:
+        path: The directory.
+        manifest: What is in it.
+
+    A bundle that is replaced while it is open should be opened again: its paths then lead to the new files.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: Path, verify: bool = True) -> Self:
+        """Opens a bundle, after putting back one whose replacement was killed half-way.
+
+        Args:
+            path: The directory.
+            verify: Whether to compute the SHA-256 of every listed file; existence and sizes are checked in any case.
+
+        Raises:
+            BundleError: Something is missing, altered, unlisted, leads out of the bundle, or is of another schema.
+            EnvironmentProblem: It can't be read.
+        """
+        try:
+            return cls._open(path, verify)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"The bundle {path} can't be read.", why=str(error), fix="Check its permissions.", path=path
+            ) from error
+
+    @classmethod
+    def _open(cls, path: Path, verify: bool) -> Self:
+        before = _identity(path)
+        if before is None:
+            before = _recovered(path)
+        try:
+            manifest = _read_manifest(path)
+            check_files(path, manifest, verify)
+        except (BundleError, OSError):
+            if _identity(path) == before:
+                raise
+            return cls._open(path, verify)  # it was replaced while we read it
+        return cls(path, manifest)
+
+    def graph(self, name: GraphName, precision: Precision = "fp32") -> Path:
+        """The ONNX file of a graph.
+
+        Raises:
+            BundleError: The bundle has no such graph, or not of this precision.
+        """
+        files = self.manifest.graphs.get(name)
+        if files is None:
+            raise BundleError(
+                f"The bundle {self.path} has no graph {name}; it has {', '.join(self.manifest.graphs)}.",
+                why=f"Its model is of modality {self.manifest.architecture.modality}.",
+                fix="Use a bundle of the other kind.",
+                path=self.path,
+            )
+        if precision not in files:
+            raise BundleError(
+                f"The bundle {self.path} has no {precision} graph of {name}; it has {', '.join(files)}.",
+                fix=f"Ask for one it has, or make a bundle that has {name} in {precision}.",
+                path=self.path,
+            )
+        return self.file(files[precision])
+
+    def file(self, relative: str) -> Path:
+        """A listed file's place.
+
+        Raises:
+            BundleError: It is not listed in the manifest.
+        """
+        if relative not in self.manifest.files:
+            raise BundleError(
+                f"The bundle {self.path} lists no file {ascii(relative)[1:-1]}.", fix=_EXPORT_AGAIN, path=self.path
+            )
+        return self.path / relative
+
+
+class BundleWriter:
+    """A bundle that is being made, in a temporary directory beside its place.
+
+    Attributes:
+        directory: Where to write files to.
+        target: Where the bundle will be.
+    """
+
+    def __init__(self, directory: Path, target: Path, force: bool) -> None:
+        self.directory, self.target, self._force = directory, target, force
+
+    def place(self, relative: str) -> Path:
+        """The path to write a file to; its folder is made.
+
+        Raises:
+            BundleError: The path leaves the bundle.
+        """
+        check_relative_path(relative)
+        path = self.directory / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def add_bytes(self, relative: str, content: bytes) -> Path:
+        """Writes a file, and says where it is now.
+
+        Raises:
+            BundleError: The path leaves the bundle.
+        """
+        path = self.place(relative)
+        path.write_bytes(content)
+        return path
+
+    def add_file(self, relative: str, source: Path) -> Path:
+        """Copies a file, and says where it is now.
+
+        Raises:
+            BundleError: The path leaves the bundle.
+        """
+        return Path(shutil.copyfile(source, self.place(relative)))
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Puts the bundle in its place, in one step.
+
+        Args:
+            manifest: What it holds. `files` is ignored and computed from the directory, and `tools` gets our version.
+
+        Returns:
+            The bundle, at its target.
+
+        Raises:
+            BundleError: The manifest is not valid for the files that were added.
+            UsageError: The target came to exist in the meantime.
+        """
+        manifest = replace(
+            manifest, files=entries_of(self.directory), tools={**manifest.tools, "fmmt-deploy": version("fmmt-deploy")}
+        )
+        text = json_from_manifest(manifest)
+        manifest = manifest_from_json(text)
+        (self.directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+        check_files(self.directory, manifest, verify=False)
+        sync_tree(self.directory)
+        with locked(self.target.parent):
+            _check_replaceable(self.target, self._force)
+            replace_directory(self.directory, self.target)
+            remove_stale(self.target)
+        return Bundle(self.target, manifest)
+
+
+@contextmanager
+def write_bundle(path: Path, force: bool = False, needed_bytes: int = 0) -> Iterator[BundleWriter]:
+    """Makes a bundle; nothing is at `path` before `commit`, and if that is never called nothing ever is.
+
+    Whatever happens, a kill at any instant included, `path` then holds the old bundle or the new one (see `atomic`).
+
+    Args:
+        path: The bundle's directory; a link is followed.
+        force: Whether to replace a bundle that is there. Anything else that is there is never replaced.
+        needed_bytes: About how large it will be, to refuse at once where there is no room.
+
+    Yields:
+        What to write with.
+
+    Raises:
+        UsageError: Something is at `path` already.
+        EnvironmentProblem: The disk is full, or `path` can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    with disk_problems(target, needed_bytes):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.parent):
+            recover(target)
+            remove_stale(target)
+        _check_replaceable(target, force)
+        check_room(target, needed_bytes)
+        with create_sibling(target) as directory:
+            yield BundleWriter(directory, target, force)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a directory looks like a bundle, of whatever schema and however damaged."""
+    try:
+        values = json_object_from_text((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, JsonValueError):
+        return False
+    return {"schema", "graphs", "files"} <= values.keys()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _recovered(path: Path) -> tuple[int, int] | None:
+    target = Path(os.path.realpath(path))
+    if target.parent.is_dir():
+        with locked(target.parent):
+            recover(target)
+            return _identity(target)
+    return None
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        what = "does not exist" if not path.exists() else f"has no {MANIFEST_NAME}, so it is not a bundle"
+        raise BundleError(f"{path} {what}.", fix="Give the directory that `fmmt export` wrote.", path=path)
+    if file.stat().st_size > _LARGEST_MANIFEST_BYTES:
+        raise BundleError(f"{file} is larger than any manifest.", fix=_EXPORT_AGAIN, path=file)
+    try:
+        return manifest_from_json(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{file} is not UTF-8 text.", fix=_EXPORT_AGAIN, path=file) from error
+
+
+def _check_replaceable(target: Path, force: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir() or not is_bundle(target):
+        raise UsageError(
+            f"{target} exists and is not a bundle, so it is never replaced.",
+            fix="Give another path, or remove it yourself.",
+            path=target,
+        )
+    if not force:
+        raise UsageError(f"The bundle {target} exists.", fix="Add --force to replace it.", path=target)
