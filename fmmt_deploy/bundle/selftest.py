@@ -51,7 +51,7 @@ def write_self_test(path: Path, stages: Mapping[GraphName, Stage]) -> None:
             for name, array in tensors.items():
                 if array.dtype.kind not in _NUMBERS:
                     raise ValueError(f"{graph}/{role}/{name} should hold numbers, found {array.dtype}")
-                arrays[f"{graph}/{role}/{name}.npy"] = np.ascontiguousarray(array)
+                arrays[f"{graph}/{role}/{name}.npy"] = np.asarray(array, order="C")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for member, array in arrays.items():
             with archive.open(zipfile.ZipInfo(member), "w", force_zip64=True) as file:

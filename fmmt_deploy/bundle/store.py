@@ -220,14 +220,14 @@ def is_bundle(path: Path) -> bool:
     return {"schema", "graphs", "files"} <= values.keys()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     if not path.exists():
         return None
     status = path.stat()
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns  # numbers of inodes are used again
 
 
-def _recovered(path: Path) -> tuple[int, int] | None:
+def _recovered(path: Path) -> tuple[int, int, int] | None:
     target = Path(os.path.realpath(path))
     if target.parent.is_dir():
         with locked(target.parent):
