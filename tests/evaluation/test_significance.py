@@ -1,0 +1,69 @@
+"""McNemar against SciPy's binomial test, the bootstrap against a plain one with scikit-learn's F1."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from fmmt_deploy.evaluation.significance import bootstrap_interval, mcnemar
+
+
+@given(only_reference=st.integers(0, 60), only_candidate=st.integers(0, 60), both=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_mcnemar_is_the_binomial_test(only_reference: int, only_candidate: int, both: int) -> None:
+    reference = np.array([True] * only_reference + [False] * only_candidate + [True, False] * both, bool)
+    candidate = np.array([False] * only_reference + [True] * only_candidate + [True, False] * both, bool)
+    test = mcnemar(reference, candidate)
+    assert (test.only_reference_right, test.only_candidate_right) == (only_reference, only_candidate)
+    n = only_reference + only_candidate
+    expected = binomtest(only_reference, n, 0.5).pvalue if n else 1.0
+    assert test.p_value == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_of_a_whole_test_set() -> None:
+    """Numbers far beyond float64's factorials."""
+    reference = np.arange(2610) < 2000
+    assert mcnemar(reference, ~reference).p_value == pytest.approx(binomtest(2000, 2610).pvalue, rel=1e-9)
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
+    random = np.random.default_rng(4)
+    n = 200
+    labels = random.choice(7, n, p=[0.4, 0.1, 0.05, 0.1, 0.15, 0.05, 0.15])
+    reference = np.where(random.random(n) < 0.7, labels, random.integers(0, 7, n))
+    decisions = np.where(random.random(n) < 0.8, reference, random.integers(0, 7, n))
+    interval = bootstrap_interval(labels, reference, decisions, resamples=4000)
+    plain = []
+    for _ in range(800):
+        chosen = random.integers(0, n, n)
+        scores = [
+            f1_score(labels[chosen], run[chosen], average="weighted", zero_division=0) for run in (decisions, reference)
+        ]
+        plain.append(scores[0] - scores[1])
+    low, high = np.quantile(plain, [0.025, 0.975])
+    assert interval.low == pytest.approx(low, abs=0.1 * (high - low))
+    assert interval.high == pytest.approx(high, abs=0.1 * (high - low))
+    assert interval.confidence == 0.95
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    random = np.random.default_rng(4)
+    labels, reference, decisions = random.integers(0, 7, (3, 50))
+    first = bootstrap_interval(labels, reference, decisions, seed=1, resamples=200)
+    assert bootstrap_interval(labels, reference, decisions, seed=1, resamples=200) == first
+    assert bootstrap_interval(labels, reference, decisions, seed=2, resamples=200) != first
+
+
+def test_equal_runs_have_an_interval_of_zero_width() -> None:
+    labels, decisions = np.random.default_rng(0).integers(0, 7, (2, 50))
+    interval = bootstrap_interval(labels, decisions, decisions)
+    assert (interval.low, interval.high) == (0, 0)
+
+
+def test_a_lower_confidence_is_narrower() -> None:
+    labels, reference, decisions = np.random.default_rng(4).integers(0, 7, (3, 50))
+    wide = bootstrap_interval(labels, reference, decisions, confidence=0.95)
+    narrow = bootstrap_interval(labels, reference, decisions, confidence=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
