@@ -1,0 +1,65 @@
+"""The options that several commands share, so that each means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+__all__ = [
+    "BatchSize",
+    "BundlePath",
+    "DataPath",
+    "DryRun",
+    "Engine",
+    "EngineKind",
+    "EngineList",
+    "Force",
+    "JsonOutput",
+    "Limit",
+    "Noise",
+    "Quiet",
+    "Seed",
+    "Split",
+    "SplitName",
+    "Threads",
+]
+
+EngineKind: TypeAlias = Literal["ort", "torch"]
+"""As `engines.protocol.EngineKind`, which is not imported because it needs NumPy and `--help` does not."""
+
+SplitName: TypeAlias = Literal["train", "val", "test"]
+
+BundlePath: TypeAlias = Annotated[
+    Path, typer.Option("--bundle", "-b", metavar="DIR", help="The bundle, as `fmmt export` wrote it.")
+]
+DataPath: TypeAlias = Annotated[
+    Path,
+    typer.Option("--data", metavar="PATH", help="A folder with the published files, or a JSONL of dialogues."),
+]
+Split: TypeAlias = Annotated[SplitName, typer.Option("--split", help="Which part of the data set.")]
+Engine: TypeAlias = Annotated[EngineKind, typer.Option("--engine", help="What computes.")]
+EngineList: TypeAlias = Annotated[
+    list[EngineKind], typer.Option("--engine", help="What computes; may be given several times.")
+]
+JsonOutput: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no status lines.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check, say what would be written, write nothing.")]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+BatchSize: TypeAlias = Annotated[int, typer.Option("--batch-size", min=1, help="Utterances at a time.")]
+Threads: TypeAlias = Annotated[
+    int, typer.Option("--threads", min=0, help="Threads to compute with; 0: as many as there are cores.")
+]
+Noise: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--noise",
+        metavar="none|gumbel|FILE",
+        help="Noise on the face logits: none, drawn from --seed, or recorded draws from an .npz.",
+    ),
+]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="What the noise is drawn from.")]
+Limit: TypeAlias = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first so many dialogues; default all.")
+]
