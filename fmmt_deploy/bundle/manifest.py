@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from fmmt_deploy.architecture import Architecture
-from fmmt_deploy.bundle.json_values import JsonValueError, dataclass_from_json, json_object_from_text
 from fmmt_deploy.errors import BundleError
+from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_object_from_text
 from fmmt_deploy.types import EMOTIONS, GraphName
 
 __all__ = [

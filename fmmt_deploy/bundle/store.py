@@ -14,7 +14,6 @@ from typing import Self
 from fmmt_deploy.bundle.atomic import create_sibling, locked, recover, remove_stale, replace_directory, sync_tree
 from fmmt_deploy.bundle.disk import check_room, disk_problems
 from fmmt_deploy.bundle.integrity import check_files, entries_of, hash_file
-from fmmt_deploy.bundle.json_values import JsonValueError, json_object_from_text
 from fmmt_deploy.bundle.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -24,6 +23,7 @@ from fmmt_deploy.bundle.manifest import (
     manifest_from_json,
 )
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
+from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 from fmmt_deploy.types import GraphName
 
 __all__ = ["Bundle", "BundleWriter", "hash_file", "is_bundle", "write_bundle"]
