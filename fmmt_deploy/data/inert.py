@@ -24,7 +24,8 @@ VIEW_BYTES = 1 << 16  # blocks at least this large are mapped, smaller ones copi
 _PLAIN_OPCODES = (
     "PROTO NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT BINSTRING SHORT_BINSTRING "
     "BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 "
-    "TUPLE3 EMPTY_LIST LIST EMPTY_DICT EMPTY_SET MARK POP POP_MARK DUP GET BINGET LONG_BINGET STOP"
+    "TUPLE3 EMPTY_LIST LIST EMPTY_DICT EMPTY_SET MARK POP POP_MARK DUP GET BINGET LONG_BINGET STOP "
+    "GLOBAL STACK_GLOBAL"  # these two end in our `find_class`
 )
 _RENAMED = {"copy_reg": "copyreg", "__builtin__": "builtins"}  # Python 2's names
 
@@ -104,15 +105,13 @@ class ByteSource:
         """Return the bytes up to and with the next line feed.
 
         Raises:
-            EOFError: If there is none within the length that any name or number may have.
+            EOFError: If there is none.
         """
-        block = self.buffer[self.position : self.position + VIEW_BYTES].tobytes()
-        length = block.find(b"\n") + 1
-        if length == 0:
-            raise EOFError(f"a line at byte {self.position} does not end")
-        self.read(0)
-        self.position += length
-        return block[:length]
+        for start in range(self.position, len(self.buffer), VIEW_BYTES):
+            found = self.buffer[start : start + VIEW_BYTES].tobytes().find(b"\n")
+            if found >= 0:
+                return bytes(self.read(start + found + 1 - self.position))
+        raise EOFError(f"a line at byte {self.position} does not end")
 
 
 def _refuse_persistent(_: object) -> object:
@@ -254,8 +253,6 @@ class InertUnpickler(pickle._Unpickler):
         pickle.READONLY_BUFFER[0]: _nothing,
         pickle.PERSID[0]: lambda self: self.append(self._persistent(self._source.readline()[:-1].decode())),
         pickle.BINPERSID[0]: lambda self: self.append(self._persistent(self.stack.pop())),
-        pickle.GLOBAL[0]: pickle._Unpickler.dispatch[pickle.GLOBAL[0]],
-        pickle.STACK_GLOBAL[0]: pickle._Unpickler.dispatch[pickle.STACK_GLOBAL[0]],
         pickle.REDUCE[0]: _reduce,
         pickle.NEWOBJ[0]: _reduce,
         pickle.NEWOBJ_EX[0]: _newobj_ex,

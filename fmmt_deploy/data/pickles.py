@@ -66,7 +66,8 @@ def read_pickle(path: Path, error: type[FmmtError] = DataError) -> object:
         raise error(f"{path} does not exist", path=path) from problem
     except _CORRUPT as problem:
         reason = str(problem)[:300] or type(problem).__name__
-        fix = "Check that the download is complete. Nothing in the file was run."
+        refused = reason.startswith("refused")
+        fix = "Nothing in it was run. " + ("Don't use it elsewhere." if refused else "Check that it is complete.")
         raise error(f"{path} can't be read as a pickle or torch file", why=reason, fix=fix, path=path) from problem
 
 
