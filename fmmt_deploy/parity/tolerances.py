@@ -1,0 +1,98 @@
+"""How far an engine's outputs may be from the float32 reference's: one table, by precision and stage, with the reasons.
+
+The rule is `|actual − reference| − rtol · |reference| ≤ atol` for every element, as in `numpy.isclose`: `atol` covers
+values near zero, `rtol` the rounding of large ones. Rows of lower precision are estimates from the unit roundoff, to be
+tightened once such graphs are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
+
+__all__ = ["EXACT", "TIE_MARGIN", "TOLERANCES", "Agreement", "StageTolerances", "Tolerance", "coarsest"]
+
+TIE_MARGIN = 4e-5
+"""Two logits so close can change places by float32 rounding alone: twice the tolerance of a float32 logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What an element of a tensor may differ by, and why."""
+
+    atol: float
+    rtol: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.atol:.0e}+{self.rtol:.0e}|x|" if self.rtol else f"{self.atol:.0e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The smallest share of utterances that must agree, and why."""
+
+    min_share: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageTolerances:
+    """What each stage of a model may differ by.
+
+    Attributes:
+        face_logits: The Swin's `(N, 7)`.
+        token_states: The text encoder's `(D, T, H)`, on real tokens.
+        logits: The end-to-end `(U, 7)`, also the unimodal model's.
+        kept: Utterances whose kept faces are the same.
+        decisions: Utterances decided the same way.
+    """
+
+    face_logits: Tolerance
+    token_states: Tolerance
+    logits: Tolerance
+    kept: Agreement
+    decisions: Agreement
+
+
+EXACT = Tolerance(0.0, 0.0, "integers and masks are equal or wrong")
+
+TOLERANCES: Mapping[Precision, StageTolerances] = {
+    "fp32": StageTolerances(
+        face_logits=Tolerance(5e-5, 1e-5, "an independent float32 model met the golden data within 1.4e-5"),
+        token_states=Tolerance(5e-5, 1e-5, "24 layers, each a sum of up to 4,096 products in another order"),
+        logits=Tolerance(2e-5, 0.0, "promised end to end; an independent float32 model came within 1.2e-6"),
+        kept=Agreement(1.0, "the gate is float32 in every engine and golden masks are met exactly"),
+        decisions=Agreement(0.999, "only ties may turn; 1 in 1,000 for ties just outside the margin"),
+    ),
+    "fp16": StageTolerances(
+        face_logits=Tolerance(2e-2, 1e-2, "unit roundoff 4.9e-4, some 20 to 40 of them over 12 blocks"),
+        token_states=Tolerance(2e-2, 1e-2, "unit roundoff 4.9e-4, some 20 to 40 of them over 24 layers"),
+        logits=Tolerance(2e-2, 1e-2, "as its inputs: fusion's own softmax, norms and head stay float32"),
+        kept=Agreement(0.995, "a face near the threshold may pass on one side only"),
+        decisions=Agreement(0.995, "the goal for FP16"),
+    ),
+    "bf16": StageTolerances(
+        face_logits=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
+        token_states=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
+        logits=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
+        kept=Agreement(0.99, "between FP16 and INT8"),
+        decisions=Agreement(0.99, "between FP16 and INT8"),
+    ),
+    "int8": StageTolerances(
+        face_logits=Tolerance(
+            3e-1, 1e-1, "steps of 1/127 of the largest value, per channel; judged by decisions and F1"
+        ),
+        token_states=Tolerance(5e-1, 1e-1, "as for faces, with the larger outliers of BERT-like activations"),
+        logits=Tolerance(3e-1, 1e-1, "as its inputs; judged by decisions and F1"),
+        kept=Agreement(0.98, "a face near the threshold may pass on one side only"),
+        decisions=Agreement(0.98, "the goal for INT8"),
+    ),
+}
+
+
+def coarsest(precisions: Iterable[Precision]) -> Precision:
+    """The one of them with the widest tolerances: what end-to-end outputs of graphs in mixed precision are held to."""
+    return max(precisions, key=PRECISIONS.index)
