@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
@@ -120,5 +120,6 @@ def _complete(model: ReferenceModel) -> ReferenceModel:
         raise CheckpointError(f"The weights lack tensor {left[0]}.", tensor=left[0])
     for module in model.modules():
         if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
-            module.init_non_persistent_buffers()  # timm computes Swin's shift masks on the weights' device
+            # timm computes Swin's shift masks on the weights' device, and has this method for models made on `meta`.
+            cast(Callable[[], None], module.init_non_persistent_buffers)()
     return model.eval()

@@ -1,0 +1,55 @@
+"""One graph in an ONNX Runtime session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fmmt_deploy.engines.checking import check_inputs
+from fmmt_deploy.engines.protocol import Array
+from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.types import GraphName
+
+__all__ = ["OrtEngine"]
+
+_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(uint8)": np.dtype(np.uint8),
+}
+
+
+class OrtEngine:
+    """An engine on ONNX Runtime.
+
+    Args:
+        graph: Which graph it is.
+        session: The session, an `onnxruntime.InferenceSession`.
+    """
+
+    def __init__(self, graph: GraphName, session: Any) -> None:
+        self.graph = graph
+        self._session = session
+        self._inputs: dict[str, np.dtype[Any]] = {value.name: _TYPES[value.type] for value in session.get_inputs()}
+        self._outputs = [value.name for value in session.get_outputs()]
+
+    @property
+    def inputs(self) -> Mapping[str, np.dtype[Any]]:
+        """Name and type of every input."""
+        return self._inputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Computes all outputs; see `Engine.run`."""
+        check_inputs(self.graph, self._inputs, inputs)
+        try:
+            outputs = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            shapes = {name: array.shape for name, array in inputs.items()}
+            raise FmmtError(f"ONNX Runtime failed in {self.graph} on {shapes}.", why=str(error)) from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session = None

@@ -1,0 +1,84 @@
+"""Opens a bundle's graphs in ONNX Runtime."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+
+from fmmt_deploy.bundle.manifest import graphs_of
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.ort.engine import OrtEngine
+from fmmt_deploy.engines.protocol import Engine
+from fmmt_deploy.errors import BundleError, EnvironmentProblem
+from fmmt_deploy.types import GraphName
+
+__all__ = ["engine_from_onnx", "engines_from_bundle", "import_onnxruntime"]
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def engines_from_bundle(bundle: Bundle, threads: int) -> dict[GraphName, Engine]:
+    """Opens every graph of a bundle; see `engine_from_onnx`."""
+    return {
+        graph: engine_from_onnx(graph, bundle.graph(graph), threads)
+        for graph in graphs_of(bundle.manifest.architecture)
+    }
+
+
+def engine_from_onnx(graph: GraphName, path: Path, threads: int) -> Engine:
+    """Opens one graph on the CPU.
+
+    Args:
+        graph: Which graph it is.
+        path: Its ONNX file, with its weights beside it.
+        threads: Threads within an operator.
+
+    Raises:
+        EnvironmentProblem: ONNX Runtime is not installed, or installed twice.
+        BundleError: ONNX Runtime refuses the graph.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # machines are shared
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        raise BundleError(
+            f"ONNX Runtime refuses the graph {path}.", why=str(error), fix="Export the bundle again.", path=path
+        ) from error
+    return OrtEngine(graph, session)
+
+
+def import_onnxruntime() -> ModuleType:
+    """Imports ONNX Runtime.
+
+    Raises:
+        EnvironmentProblem: It is not installed, or installed twice: two packages hold this one module, and which
+            of them is imported is chance.
+    """
+    if len(installed := [name for name in PACKAGES if _is_installed(name)]) > 1:
+        raise EnvironmentProblem(
+            f"Both {' and '.join(installed)} are installed, and they overwrite each other's files.",
+            fix="Uninstall both, then install one: pip install 'fmmt-deploy[cpu]' or 'fmmt-deploy[gpu]'.",
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "ONNX Runtime is not installed.",
+            why=str(error),
+            fix="pip install 'fmmt-deploy[cpu]' (or 'fmmt-deploy[gpu]' for an NVIDIA GPU).",
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
