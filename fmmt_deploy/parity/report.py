@@ -21,7 +21,7 @@ COLUMNS = {
     "mean abs": 8,
     "rel norm": 8,
     "cosine": 9,
-    "allowed": 13,
+    "allowed": 14,
     "needed": 8,
     "verdict": 7,
 }
@@ -116,7 +116,7 @@ class ParityReport:
         lines += [_decision_line(stage) for stage in self.stages if stage.decisions is not None]
         lines.append(f"parity of {self.engine} with {self.reference}: {'passed' if self.passed else 'FAILED'}")
         lines += [f"failed: {failure}" for failure in self._failures()]
-        return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH, drop_whitespace=False) or [""])
+        return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH))
 
     def _failures(self) -> list[str]:
         found = []
