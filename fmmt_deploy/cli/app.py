@@ -83,16 +83,21 @@ def _commands() -> Mapping[str, Command]:
     }
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.Output("version").result({}, f"fmmt-deploy {version('fmmt-deploy')}")
+        raise typer.Exit
+
+
 def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Say the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:
-    del debug  # taken out by `main`, declared for the help
-    if version:
-        from importlib.metadata import version as installed
-
-        output.Output("version").result({}, f"fmmt-deploy {installed('fmmt-deploy')}")
-        raise typer.Exit
+    del version, debug  # one is dealt with by its callback, the other by `main`; they are here for the help
 
 
 def _guarded(command: Callable[P, None], debug: bool) -> Callable[P, None]:

@@ -12,13 +12,13 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 from fmmt_deploy.errors import EnvironmentProblem
 
 if typing.TYPE_CHECKING:
-    from fmmt_deploy.doctor import Report
+    from fmmt_deploy.doctor import Package, Report
 
 __all__ = ["doctor"]
 
 
 def doctor(as_json: JsonOutput = False) -> None:
-    """Says what this machine has, what is missing for which command, and how to get it.
+    """Says what this machine has and lacks, and how to get it.
 
     Exit code 0 if bundles can be run here with ONNX Runtime, else 3.
 
@@ -42,7 +42,7 @@ def _parts(report: Report) -> list[Table | str]:
         ("Cores", report.cores),
         (
             "Memory",
-            f"{readable_bytes(report.memory_available_bytes)} of {readable_bytes(report.memory_bytes)} available",
+            f"{readable_bytes(report.memory_available_bytes)} free of {readable_bytes(report.memory_bytes)}",
         ),
         ("Disk", f"{readable_bytes(report.disk_free_bytes)} free here"),
         ("ONNX Runtime", ", ".join(report.providers) or "not usable"),
@@ -51,10 +51,7 @@ def _parts(report: Report) -> list[Table | str]:
     ]
     if not report.gpus:
         machine.append(("GPU", "none found with nvidia-smi"))
-    packages = [
-        (p.name, p.installed or "missing", p.wanted, p.extra or "always", "ok" if p.fits else _verdict(p.installed))
-        for p in report.packages
-    ]
+    packages = [(p.name, p.installed or "missing", p.wanted, p.extra or "always", _state(p)) for p in report.packages]
     commands = [
         (c.command, "ready" if c.ready else "needs " + ", ".join(c.missing), c.fix or "–") for c in report.commands
     ]
@@ -73,5 +70,7 @@ def _tensorrt(bindings: str | None, libraries: bool) -> str:
     return f"{bindings or 'no Python bindings'}, libraries {'found' if libraries else 'missing'}"
 
 
-def _verdict(installed: str | None) -> str:
-    return "missing" if installed is None else "too old or another version"
+def _state(package: Package) -> str:
+    if package.installed is None:
+        return "not installed" if package.extra else "missing"
+    return "ok" if package.fits else "another version"

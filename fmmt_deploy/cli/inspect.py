@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,65 +13,111 @@ from fmmt_deploy.cli.options import JsonOutput
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
-    from fmmt_deploy.architecture import Architecture
     from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.training.checkpoints import Checkpoint
 
 __all__ = ["inspect"]
 
+Sizes = Mapping[str, Mapping[str, object]]
+"""For each part of a model, its sizes by name."""
+
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A bundle.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint: a file or a folder.", show_default=False)],
     as_json: JsonOutput = False,
 ) -> None:
-    """Says what is in a bundle, after checking every byte of it.
+    """Says what is in a bundle or a checkpoint, after checking all of it.
 
     Example: fmmt inspect my-bundle
     """
+    from fmmt_deploy.bundle.manifest import MANIFEST_NAME
+
+    output = Output("inspect", as_json)
+    if (path / MANIFEST_NAME).is_file() or not path.exists():
+        _inspect_bundle(path, output)
+    else:
+        _inspect_checkpoint(path, output)
+
+
+def _inspect_bundle(path: Path, output: Output) -> None:
     from dataclasses import asdict
 
     from fmmt_deploy.bundle.store import Bundle
 
     bundle = Bundle.open(path)
-    manifest = asdict(bundle.manifest)
-    size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    document = {"kind": "bundle", "path": path, "verified": True, "size_bytes": size, "manifest": manifest}
-    Output("inspect", as_json).result(document, *_bundle_parts(bundle, size))
+    manifest = bundle.manifest
+    size = sum(entry.size_bytes for entry in manifest.files.values())
+    sizes = {name: part for name, part in asdict(manifest.architecture).items() if isinstance(part, dict)}
+    document = {"kind": "bundle", "path": path, "modality": manifest.architecture.modality, "size_bytes": size}
+    output.result({**document, "manifest": asdict(manifest)}, *_bundle_parts(bundle, size, sizes))
 
 
-def _bundle_parts(bundle: Bundle, size: int) -> list[Table]:
+def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
     manifest = bundle.manifest
     summary = [
         ("path", bundle.path),
-        ("kind", f"bundle of schema {manifest.schema}, every hash checked"),
+        ("kind", f"bundle of schema {manifest.schema}, all hashes as recorded"),
         ("modality", manifest.architecture.modality),
-        ("size", readable_bytes(size)),
+        *_lengths(sizes),
+        ("size on disk", readable_bytes(size)),
         ("emotions", ", ".join(manifest.emotions)),
         ("tau", manifest.tau),
         ("threshold", manifest.threshold),
         ("created", manifest.created),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
-        *(("made from", f"{name} (SHA-256 {digest[:16]}…)") for name, digest in manifest.source.checkpoints.items()),
+        *(("made from", f"{name}, SHA-256 {digest[:16]}…") for name, digest in manifest.source.checkpoints.items()),
     ]
-    graphs = [(graph, precision, file) for graph, files in manifest.graphs.items() for precision, file in files.items()]
+    graphs = [(name, precision, file) for name, files in manifest.graphs.items() for precision, file in files.items()]
     files = [
         (name, readable_bytes(entry.size_bytes), f"{entry.sha256[:16]}…") for name, entry in manifest.files.items()
     ]
     return [
         Table("", (), summary),
-        sizes_table(manifest.architecture),
+        _sizes_table(sizes),
         Table("", ("graph", "precision", "file"), graphs),
         Table("", ("file", "size", "SHA-256"), files),
     ]
 
 
-def sizes_table(architecture: Architecture) -> Table:
-    """Every size of every part of a model, one part a row."""
+def _inspect_checkpoint(path: Path, output: Output) -> None:
     from dataclasses import asdict
 
+    from fmmt_deploy.training.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    sizes = {str(name): asdict(part) for name, part in checkpoint.sizes.items()}
+    weights = [
+        {"part": name, "tensors": len(tensors), "parameters": sum(tensor.size for tensor in tensors.values())}
+        for name, tensors in checkpoint.parts.items()
+    ]
+    document: dict[str, object] = {"kind": "checkpoint", "path": path, "modality": _modality(checkpoint)}
+    document |= {"parts": weights, "sizes": sizes, "sha256": checkpoint.sha256, "settings": checkpoint.settings}
+    summary = [
+        ("path", path),
+        ("kind", "checkpoint of " + ", ".join(checkpoint.parts)),
+        ("modality", document["modality"]),
+        *_lengths(sizes),
+        *checkpoint.settings.items(),
+        *(("file", f"{name}, SHA-256 {digest[:16]}…") for name, digest in checkpoint.sha256.items()),
+    ]
+    parts = Table("", ("part", "tensors", "parameters"), [list(row.values()) for row in weights])
+    output.result(document, Table("", (), summary), parts, _sizes_table(sizes))
+
+
+def _modality(checkpoint: Checkpoint) -> str:
+    return "V" if "unimodal" in checkpoint.sizes else "T+A+V"
+
+
+def _lengths(sizes: Sizes) -> list[tuple[str, object]]:
+    """A and V, which decide what data fit."""
+    part = sizes.get("fusion") or sizes.get("unimodal") or {}
+    names = (("A (audio positions)", "audio_length"), ("V (vision positions)", "vision_length"))
+    return [(shown, part[name]) for shown, name in names if name in part]
+
+
+def _sizes_table(sizes: Sizes) -> Table:
     rows = [
-        (part, ", ".join(f"{name} {_shown(value)}" for name, value in sizes.items()))
-        for part, sizes in asdict(architecture).items()
-        if isinstance(sizes, dict)
+        (part, ", ".join(f"{name} {_shown(value)}" for name, value in values.items())) for part, values in sizes.items()
     ]
     return Table("", ("part", "sizes"), rows)
 

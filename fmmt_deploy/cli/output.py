@@ -2,8 +2,8 @@
 
 A command shows one result, through `Output.result`: aligned text, or with `--json` one JSON object whose first member
 is `"schema": "fmmt.<command>/1"`. Its error, if there is one and no result was shown before, is then a JSON object too
-(`fmmt.error/1`: `exit_code`, `kind`, `what`, `why`, `fix`, `path`, `tensor`), so that with `--json` stdout parses whatever
-happens once the command line itself was understood. JSON knows no NaN and no infinity; they become null.
+(`fmmt.error/1`: `exit_code`, `kind`, `what`, `why`, `fix`, `path`, `tensor`), so that with `--json` stdout parses
+whatever happens once the command line itself was understood. JSON knows no NaN and no infinity; they become null.
 """
 
 from __future__ import annotations

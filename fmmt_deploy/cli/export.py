@@ -1,0 +1,87 @@
+"""`fmmt export`."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fmmt_deploy.cli.options import DryRun, Force, JsonOutput, Quiet, Threads
+from fmmt_deploy.cli.output import Output, Table, readable_bytes
+
+if typing.TYPE_CHECKING:
+    from fmmt_deploy.training.checkpoints import Checkpoint
+
+__all__ = ["export"]
+
+
+def export(
+    ckpt: Annotated[
+        Path, typer.Option("--ckpt", metavar="PATH", help="A checkpoint (.pt, .safetensors), or a folder of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the bundle goes.")],
+    swin_ckpt: Annotated[
+        Path | None, typer.Option("--swin-ckpt", metavar="PATH", help="The face model, where --ckpt does not hold it.")
+    ] = None,
+    plm_dir: Annotated[
+        Path | None,
+        typer.Option("--plm-dir", metavar="DIR", help="The language model's folder: tokenizer and config.json."),
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option("--tau", help="Temperature of the face probabilities; default the run's, or 1.0.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Confidence a face must exceed; default the run's, or 0.2.")
+    ] = None,
+    threads: Threads = 0,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: JsonOutput = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turns a checkpoint into a bundle of ONNX graphs, each checked against PyTorch before it is accepted.
+
+    Example: fmmt export --ckpt multimodal_T+A+V_RoBERTa.pt --swin-ckpt best_swin_RoBERTa.pt --plm-dir roberta-large -o
+    my-bundle
+    """
+    from fmmt_deploy.bundle.manifest import SourceEntry
+    from fmmt_deploy.bundle.store import Bundle, check_replaceable
+    from fmmt_deploy.cli.torch_imports import torch_needed
+    from fmmt_deploy.export.export import export_bundle, planned_files
+
+    shown = Output("export", as_json, quiet)
+    with torch_needed():
+        from fmmt_deploy.training.checkpoints import read_checkpoints
+        from fmmt_deploy.training.loading import model_from_checkpoint
+
+    check_replaceable(out, force)
+    shown.status(f"reading {ckpt}" + (f" and {swin_ckpt}" if swin_ckpt else ""))
+    checkpoint = read_checkpoints(ckpt, swin_ckpt, plm_dir)
+    values = _settings(checkpoint, tau, threshold)
+    model = model_from_checkpoint(checkpoint, **values)
+    tokenizer = _tokenizer(checkpoint, ckpt, plm_dir)
+    architecture = checkpoint.architecture
+    if dry_run:
+        files = planned_files(architecture)
+        document = {"dry_run": True, "path": out, "files": files, **values}
+        shown.result(document, Table(f"would write {out}", ("file",), [(name,) for name in files]))
+        return
+
+    source = SourceEntry(dict(checkpoint.sha256))
+    bundle: Bundle = export_bundle(
+        model,
+        out,
+        tokenizer=tokenizer,
+        source=source,
+        accept=_accept(threads),
+        force=force,
+        status=shown.status,
+    )
+    size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+    rows = [(graph, files["fp32"], "accepted") for graph, files in bundle.manifest.graphs.items()]
+    shown.result(
+        {"dry_run": False, "path": bundle.path, "size_bytes": size, "graphs": bundle.manifest.graphs, **values},
+        Table(f"wrote {bundle.path}, {readable_bytes(size)}", ("graph", "file", "against PyTorch"), rows),
+    )
