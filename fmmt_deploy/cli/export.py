@@ -12,7 +12,8 @@ from fmmt_deploy.cli.options import DryRun, Force, JsonOutput, Quiet, Threads
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
-    from fmmt_deploy.training.checkpoints import Checkpoint
+    from fmmt_deploy.bundle.selftest import Stage
+    from fmmt_deploy.types import GraphName
 
 __all__ = ["export"]
 
@@ -46,42 +47,33 @@ def export(
     Example: fmmt export --ckpt multimodal_T+A+V_RoBERTa.pt --swin-ckpt best_swin_RoBERTa.pt --plm-dir roberta-large -o
     my-bundle
     """
-    from fmmt_deploy.bundle.manifest import SourceEntry
-    from fmmt_deploy.bundle.store import Bundle, check_replaceable
-    from fmmt_deploy.cli.torch_imports import torch_needed
+    from fmmt_deploy.bundle.store import check_replaceable
+    from fmmt_deploy.engines.load import default_threads
+    from fmmt_deploy.engines.ort.load import engine_from_onnx, import_onnxruntime
     from fmmt_deploy.export.export import export_bundle, planned_files
+    from fmmt_deploy.export.source import read_source
+    from fmmt_deploy.parity.run import accept_graph
+
+    def accept(graph: GraphName, path: Path, stage: Stage) -> None:
+        engine = engine_from_onnx(graph, path, threads or default_threads())
+        accept_graph(graph, engine, stage)
+        engine.close()
 
     shown = Output("export", as_json, quiet)
-    with torch_needed():
-        from fmmt_deploy.training.checkpoints import read_checkpoints
-        from fmmt_deploy.training.loading import model_from_checkpoint
-
     check_replaceable(out, force)
+    import_onnxruntime()
     shown.status(f"reading {ckpt}" + (f" and {swin_ckpt}" if swin_ckpt else ""))
-    checkpoint = read_checkpoints(ckpt, swin_ckpt, plm_dir)
-    values = _settings(checkpoint, tau, threshold)
-    model = model_from_checkpoint(checkpoint, **values)
-    tokenizer = _tokenizer(checkpoint, ckpt, plm_dir)
-    architecture = checkpoint.architecture
+    source = read_source(ckpt, swin_ckpt, plm_dir, tau, threshold)
+    settings = {"tau": source.model.tau, "threshold": source.model.threshold}
     if dry_run:
-        files = planned_files(architecture)
-        document = {"dry_run": True, "path": out, "files": files, **values}
+        files = planned_files(source.model.architecture)
+        document = {"dry_run": True, "path": out, "files": files, **settings}
         shown.result(document, Table(f"would write {out}", ("file",), [(name,) for name in files]))
         return
-
-    source = SourceEntry(dict(checkpoint.sha256))
-    bundle: Bundle = export_bundle(
-        model,
-        out,
-        tokenizer=tokenizer,
-        source=source,
-        accept=_accept(threads),
-        force=force,
-        status=shown.status,
-    )
+    bundle = export_bundle(source, out, accept=accept, force=force, status=shown.status)
     size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     rows = [(graph, files["fp32"], "accepted") for graph, files in bundle.manifest.graphs.items()]
     shown.result(
-        {"dry_run": False, "path": bundle.path, "size_bytes": size, "graphs": bundle.manifest.graphs, **values},
+        {"dry_run": False, "path": bundle.path, "size_bytes": size, "graphs": bundle.manifest.graphs, **settings},
         Table(f"wrote {bundle.path}, {readable_bytes(size)}", ("graph", "file", "against PyTorch"), rows),
     )

@@ -189,7 +189,7 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     """Natural widths, the widest columns narrowed until a row fits `WIDTH`."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(1, *map(len, column)) for column in zip(*lines, strict=True)]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
     return widths

@@ -1,0 +1,111 @@
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmmt_deploy.cli.output import WIDTH, Output, Table, readable_bytes, show_error, start
+from fmmt_deploy.errors import ParityError
+
+
+@dataclass
+class Point:
+    x: float
+    path: Path
+
+
+def test_table() -> None:
+    table = Table("Latency", ("stage", "p50 ms", "note"), [("swin", "12.5", "ok"), ("prepare", "3.25", "–")])
+    assert str(table).splitlines() == [
+        "Latency",
+        "stage    p50 ms  note",
+        "swin       12.5  ok",
+        "prepare    3.25  –",
+    ]
+    assert str(Table("", (), [])) == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 5).flatmap(
+        lambda columns: st.lists(
+            st.lists(
+                st.lists(st.text("ab1", min_size=1, max_size=8), max_size=30).map(" ".join),
+                min_size=columns,
+                max_size=columns,
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+)
+def test_tables_fit_and_lose_no_word(rows: list[list[str]]) -> None:
+    text = str(Table("", (), rows))
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+    assert sorted(text.split()) == sorted(word for row in rows for cell in row for word in cell.split())
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    start()
+    Output("parity", as_json=True).result({"worst": Point(float("nan"), Path("a/b")), "rows": ({1: "é"},)}, "text")
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"schema": "fmmt.parity/1", "worst": {"x": None, "path": "a/b"}, "rows": [{"1": "é"}]}
+    assert err == ""
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("parity").result({"x": 1}, Table("", ("a",), [("b",)]), "end")
+    assert capsys.readouterr().out == "a\nb\n\nend\n"
+
+
+def test_one_document_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that shows its verdict and then fails leaves one JSON object."""
+    start()
+    Output("parity", as_json=True).result({"passed": False})
+    show_error(ParityError("Too far."), as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out)["schema"] == "fmmt.parity/1"
+    assert err == "error: Too far.\n"
+    start()
+    show_error(ParityError("Too far."), as_json=True)
+    assert json.loads(capsys.readouterr().out)["schema"] == "fmmt.error/1"
+
+
+def test_status_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("run").status("Loading")
+    Output("run", quiet=True).status("Loading")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "Loading\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "shown"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_progress_only_on_a_terminal(
+    terminal: bool, quiet: bool, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Output("run", quiet=quiet).progress("Faces", 3) as advance:
+        advance(3)
+    assert ("Faces" in stream.getvalue()) == shown
+    assert capsys.readouterr().out == ""
+
+
+def test_readable_bytes() -> None:
+    assert [readable_bytes(n) for n in (0, 999, 1000, 1_234_567, 4 * 10**12)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "1.2 MB",
+        "4.0 TB",
+    ]
