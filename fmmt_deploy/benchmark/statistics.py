@@ -1,0 +1,231 @@
+"""What measured times say: percentiles of pooled raw samples, whether they have settled, ratios of interleaved samples.
+
+Speeds of a shared machine drift within minutes, so two engines are compared by the ratio of neighbouring samples of one
+run, never by numbers of two runs. Percentiles are nearest-rank (the smallest sample with at least p % of all at or
+below it): always a time that was measured. Of fewer than 100 samples, p99 is the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmt_deploy.errors import FmmtError, UnstableError
+
+__all__ = [
+    "LatencySummary",
+    "Ratio",
+    "format_ms",
+    "format_rate",
+    "format_ratio",
+    "interleaved",
+    "paired_ratio",
+    "pooled",
+    "stable",
+    "summarise",
+    "throughput",
+    "warm_up",
+]
+
+Samples: TypeAlias = Sequence[float] | NDArray[np.float64]
+DoubleArray: TypeAlias = NDArray[np.float64]
+Name = TypeVar("Name", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Times of one stage or engine, in milliseconds. `spread` is the range of the middle half over the median."""
+
+    samples: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    lowest_ms: float
+    highest_ms: float
+    spread: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values for a report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times faster: the median of pairwise ratios, with a bootstrap interval of that median."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+    confidence: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values for a report."""
+        return asdict(self)
+
+
+def summarise(samples_ms: Samples) -> LatencySummary:
+    """Percentiles of raw samples, in milliseconds; of several processes, pool them first.
+
+    Raises:
+        FmmtError: There is no sample, or one that is not a positive number.
+    """
+    times = _times(samples_ms)
+    p25, p50, p75, p90, p95, p99 = (_percentile(times, percent) for percent in (25, 50, 75, 90, 95, 99))
+    return LatencySummary(
+        samples=len(times),
+        mean_ms=float(times.mean()),
+        p50_ms=p50,
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        lowest_ms=float(times.min()),
+        highest_ms=float(times.max()),
+        spread=(p75 - p25) / p50,
+    )
+
+
+def pooled(runs: Sequence[Samples]) -> DoubleArray:
+    """The raw samples of several processes as one: percentiles of percentiles would mean nothing."""
+    return np.concatenate([np.asarray(run, np.float64) for run in runs])
+
+
+def throughput(items: int, times_ms: Samples) -> float:
+    """Items a second, for `items` done in every one of the samples.
+
+    Raises:
+        FmmtError: There is no sample, or one that is not a positive number.
+    """
+    times = _times(times_ms)
+    return float(items * len(times) / (times.sum() / 1000))
+
+
+def stable(earlier: Samples, later: Samples, tolerance: float = 0.05) -> bool:
+    """Whether the medians of two windows of samples are within `tolerance` (a share) of the smaller one.
+
+    Raises:
+        FmmtError: A window is empty, or holds a sample that is not a positive number.
+    """
+    low, high = sorted(float(np.median(_times(window))) for window in (earlier, later))
+    return high - low <= tolerance * low
+
+
+def warm_up(
+    sample: Callable[[], float], *, window: int = 5, tolerance: float = 0.05, max_windows: int = 20
+) -> tuple[float, ...]:
+    """Takes samples until two consecutive windows agree.
+
+    Args:
+        sample: Does the work once and returns its time in milliseconds.
+        window: Samples in a window.
+        tolerance: See `stable`.
+        max_windows: Gives up after so many, at least 2.
+
+    Returns:
+        All samples taken, none of which belongs into a result.
+
+    Raises:
+        UnstableError: No two consecutive windows agreed.
+        FmmtError: A sample is not a positive number.
+    """
+    samples: list[float] = []
+    for _ in range(max_windows):
+        samples += [sample() for _ in range(window)]
+        if len(samples) > window and stable(samples[-2 * window : -window], samples[-window:], tolerance):
+            return tuple(samples)
+    medians = [float(np.median(samples[i : i + window])) for i in range(0, len(samples), window)]
+    raise UnstableError(
+        f"Times never settled: medians of consecutive windows must be within {tolerance:.0%}, "
+        f"the last were {', '.join(format_ms(median) for median in medians[-3:])}.",
+        why=f"{max_windows} windows of {window} samples were taken.",
+        fix="Close what else runs on this machine, or allow longer warm-up.",
+    )
+
+
+def interleaved(samplers: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, DoubleArray]:
+    """Takes one sample of each in turn, every other round in the opposite order, so that all meet the same drift.
+
+    Args:
+        samplers: Each does its work once and returns its time in milliseconds.
+        rounds: Samples of each.
+
+    Returns:
+        For each, `(rounds,)`; sample i of one belongs with sample i of the others.
+    """
+    taken: dict[Name, list[float]] = {name: [] for name in samplers}
+    for i in range(rounds):
+        for name in list(samplers)[:: 1 if i % 2 == 0 else -1]:
+            taken[name].append(samplers[name]())
+    return {name: np.array(times, np.float64) for name, times in taken.items()}
+
+
+def paired_ratio(
+    baseline_ms: Samples,
+    candidate_ms: Samples,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Ratio:
+    """How many times faster the candidate is: the median of baseline / candidate over interleaved samples.
+
+    Args:
+        baseline_ms: `(samples,)`.
+        candidate_ms: `(samples,)`, each taken beside the baseline's of the same index.
+        seed: Of the bootstrap over pairs; the same seed gives the same interval.
+        resamples: Of the bootstrap.
+        confidence: Of the percentile interval, 0 to 1.
+
+    Raises:
+        FmmtError: The two have another number of samples, none, or one that is not a positive number.
+    """
+    baseline, candidate = _times(baseline_ms), _times(candidate_ms)
+    if len(baseline) != len(candidate):
+        raise FmmtError(f"Interleaved samples come in pairs, found {len(baseline)} and {len(candidate)}.")
+    ratios = baseline / candidate
+    chosen = np.random.default_rng(seed).integers(0, len(ratios), (resamples, len(ratios)))
+    medians = np.median(ratios[chosen], axis=1)
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios), confidence)
+
+
+def format_ms(time_ms: float) -> str:
+    """Three digits with a fitting unit: `85.2 µs`, `1.23 ms`, `4.56 s`."""
+    if time_ms < 1:
+        return f"{_digits(time_ms * 1000)} µs"
+    return f"{_digits(time_ms)} ms" if time_ms < 1000 else f"{_digits(time_ms / 1000)} s"
+
+
+def format_rate(per_second: float, unit: str) -> str:
+    """Three digits: `12.3 utterances/s`."""
+    return f"{_digits(per_second)} {unit}/s"
+
+
+def format_ratio(ratio: Ratio) -> str:
+    """The median with its interval: `5.12× (4.98–5.30)`."""
+    return f"{_digits(ratio.median)}× ({_digits(ratio.low)}–{_digits(ratio.high)})"
+
+
+def _digits(number: float) -> str:
+    """Three significant digits, without an exponent."""
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
+    return f"{number:.{decimals}f}"
+
+
+def _percentile(times: DoubleArray, percent: int) -> float:
+    rank = ceil(percent * len(times) / 100)
+    return float(np.sort(times)[max(rank, 1) - 1])
+
+
+def _times(samples: Samples) -> DoubleArray:
+    times = np.asarray(samples, np.float64)
+    if not times.size or not (np.isfinite(times) & (times > 0)).all():
+        raise FmmtError(f"Times must be positive numbers, and at least one, found {times.tolist()[:5]}.")
+    return times

@@ -1,0 +1,195 @@
+"""Statistics of times: percentiles against NumPy's and by hand, stability and ratios on made-up drifts."""
+
+import json
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+
+from fmmt_deploy.benchmark.statistics import (
+    Ratio,
+    format_ms,
+    format_rate,
+    format_ratio,
+    interleaved,
+    paired_ratio,
+    pooled,
+    stable,
+    summarise,
+    throughput,
+    warm_up,
+)
+from fmmt_deploy.errors import FmmtError, UnstableError
+
+TIMES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=250)
+
+
+def replayed(times: Iterable[float]) -> Callable[[], float]:
+    remaining = iter(times)
+    return lambda: next(remaining)
+
+
+@given(times=TIMES)
+@settings(max_examples=60, deadline=None)
+def test_percentiles_are_numpys_inverted_cdf(times: list[float]) -> None:
+    summary = summarise(times)
+    found = [summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms]
+    assert found == np.percentile(times, [50, 90, 95, 99], method="inverted_cdf").tolist()
+    low, middle, high = np.percentile(times, [25, 50, 75], method="inverted_cdf")
+    assert summary.spread == pytest.approx((high - low) / middle)
+    assert summary.mean_ms == pytest.approx(np.mean(times))
+    assert (summary.lowest_ms, summary.highest_ms, summary.samples) == (min(times), max(times), len(times))
+
+
+def test_percentiles_by_hand() -> None:
+    summary = summarise([float(i) for i in range(200, 0, -1)])
+    assert (summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms) == (100, 180, 190, 198)
+    assert json.loads(json.dumps(summary.to_json()))["p99_ms"] == 198
+
+
+def test_samples_are_pooled_before_percentiles() -> None:
+    """One slow process of three: the p90 of all is slow, the median of the three p90s is not."""
+    runs = [[1.0] * 10, [1.0] * 10, [9.0] * 10]
+    assert summarise(pooled(runs)).p90_ms == 9.0
+    assert summarise(pooled(runs)).samples == 30
+
+
+@pytest.mark.parametrize("times", [[], [1.0, 0.0], [1.0, -2.0], [float("nan")], [float("inf")]])
+def test_what_is_no_time_is_refused(times: list[float]) -> None:
+    with pytest.raises(FmmtError, match="positive numbers"):
+        summarise(times)
+    with pytest.raises(FmmtError, match="positive numbers"):
+        stable([1.0], times)
+    with pytest.raises(FmmtError, match="positive numbers"):
+        paired_ratio(times, times)
+
+
+def test_throughput_counts_all_time() -> None:
+    """8 items in each of 1 s and 3 s are 16 items in 4 s; the mean of the two rates would be 5.3."""
+    assert throughput(8, [1000.0, 3000.0]) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("later", "agree"), [([10.0, 10.4, 99.0], True), ([10.6] * 3, False), ([9.6] * 3, True), ([9.4] * 3, False)]
+)
+def test_windows_agree_by_their_medians(later: list[float], agree: bool) -> None:
+    earlier = [10.0, 10.0, 10.0]
+    assert stable(earlier, later) is agree
+    assert stable(later, earlier) is agree
+
+
+def test_warm_up_ends_with_the_first_two_windows_that_agree() -> None:
+    """Windows of 3 with medians 50, 20, 10.1, 10: the last two agree."""
+    times = [50.0, 60, 40, 20, 20, 20, 10, 10.1, 10.2, 10, 10, 10]
+    assert warm_up(replayed([*times, 1.0]), window=3) == tuple(times)
+
+
+def test_a_warm_machine_needs_two_windows() -> None:
+    assert warm_up(replayed([1.0] * 99), window=4) == (1.0,) * 8
+
+
+def test_warm_up_gives_up_on_times_that_never_settle() -> None:
+    calls = []
+
+    def sample() -> float:
+        calls.append(1)
+        return 1.1 ** len(calls)
+
+    with pytest.raises(UnstableError, match=r"within 5%, the last were .* ms, .* ms, .* ms") as caught:
+        warm_up(sample, window=2, max_windows=6)
+    assert len(calls) == 12
+    assert caught.value.exit_code == 7
+    assert caught.value.why == "6 windows of 2 samples were taken."
+
+
+def test_interleaving_alternates_the_order() -> None:
+    calls: list[str] = []
+
+    def sampler(name: str, start: float) -> Callable[[], float]:
+        def sample() -> float:
+            calls.append(name)
+            return start + len(calls)
+
+        return sample
+
+    times = interleaved({"a": sampler("a", 0), "b": sampler("b", 100), "c": sampler("c", 200)}, 3)
+    assert "".join(calls) == "abccbaabc"
+    assert times["a"].tolist() == [1, 6, 7]
+    assert times["c"].tolist() == [203, 204, 209]
+
+
+def test_the_ratio_holds_on_a_machine_that_drifts() -> None:
+    """A candidate 5 times as fast on a machine that slows by 2.5 within the run and has a hiccup.
+
+    A ratio scatters by 7 %, so the median of 40 by 1.25 · 7 % / √40 = 1.4 %; three of those are allowed.
+    """
+    random = np.random.default_rng(0)
+    drift = np.linspace(1, 2.5, 40)
+    baseline = 100 * drift * random.lognormal(0, 0.05, 40)
+    candidate = 20 * drift * random.lognormal(0, 0.05, 40)
+    baseline[7] *= 30
+    ratio = paired_ratio(baseline, candidate)
+    assert ratio.median == np.median(baseline / candidate)
+    assert ratio.median == pytest.approx(5, rel=0.042)
+    assert ratio.low < 5 < ratio.high
+    assert ratio.high - ratio.low < 0.5
+    assert ratio.pairs == 40
+    assert json.loads(json.dumps(ratio.to_json()))["confidence"] == 0.95
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """95 % of 200 intervals; 180 to 200 leaves room for the bootstrap's small-sample error."""
+    random = np.random.default_rng(1)
+    covered = 0
+    for i in range(200):
+        ratio = paired_ratio(random.lognormal(0, 0.2, 25), random.lognormal(0, 0.2, 25), seed=i, resamples=300)
+        covered += ratio.low <= 1 <= ratio.high
+    assert 180 <= covered < 200
+
+
+def test_the_interval_is_scipys() -> None:
+    """Percentile bootstrap of the same median, by SciPy."""
+    baseline, candidate = np.random.default_rng(3).lognormal(0, 0.3, (2, 101))
+    ours = paired_ratio(baseline, candidate, resamples=6000)
+    theirs = bootstrap(
+        (baseline / candidate,), np.median, n_resamples=6000, method="percentile", random_state=np.random.default_rng(9)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=0.05 * width)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    baseline, candidate = np.random.default_rng(0).lognormal(0, 0.3, (2, 20))
+    assert paired_ratio(baseline, candidate, seed=1) == paired_ratio(baseline, candidate, seed=1)
+    few = [paired_ratio(baseline, candidate, seed=seed, resamples=20) for seed in (1, 2)]
+    assert few[0] != few[1]
+    narrow, wide = (paired_ratio(baseline, candidate, confidence=confidence) for confidence in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_a_ten_per_cent_slowdown_is_seen() -> None:
+    """The gate's fault injection: 10 % slower with 5 % of noise, 40 pairs."""
+    random = np.random.default_rng(2)
+    baseline, candidate = 100 * random.lognormal(0, 0.05, 40), 110 * random.lognormal(0, 0.05, 40)
+    assert paired_ratio(baseline, candidate).high < 1
+
+
+def test_unpaired_samples_are_refused() -> None:
+    with pytest.raises(FmmtError, match="found 2 and 1"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "text"),
+    [(0.0852, "85.2 µs"), (1.234, "1.23 ms"), (9.996, "10.0 ms"), (99.96, "100 ms"), (456, "456 ms"), (4560, "4.56 s")],
+)
+def test_times_are_shown_with_three_digits(time_ms: float, text: str) -> None:
+    assert format_ms(time_ms) == text
+
+
+def test_rates_and_ratios_are_shown_with_three_digits() -> None:
+    assert format_rate(12.345, "utterances") == "12.3 utterances/s"
+    assert format_ratio(Ratio(5.123, 4.981, 5.296, 20, 0.95)) == "5.12× (4.98–5.30)"
