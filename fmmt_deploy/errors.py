@@ -77,7 +77,7 @@ class DataError(FmmtError):
     exit_code = 2
 
 
-class EnvironmentProblem(FmmtError):
+class EnvironmentProblem(FmmtError):  # noqa: N818 - EnvironmentError is a builtin
     """This machine lacks something: a package, a GPU, disk space."""
 
     exit_code = 3

@@ -13,7 +13,7 @@ from typing import Self
 
 from fmmt_deploy.bundle.atomic import create_sibling, locked, recover, remove_stale, replace_directory, sync_tree
 from fmmt_deploy.bundle.disk import check_room, disk_problems
-from fmmt_deploy.bundle.integrity import check_files, entries_of, hash_file
+from fmmt_deploy.bundle.integrity import check_files, entries_of
 from fmmt_deploy.bundle.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -26,7 +26,7 @@ from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Bundle", "BundleWriter", "hash_file", "is_bundle", "write_bundle"]
+__all__ = ["Bundle", "BundleWriter", "check_replaceable", "is_bundle", "write_bundle"]
 
 _LARGEST_MANIFEST_BYTES = 16 * 2**20
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
@@ -175,7 +175,7 @@ class BundleWriter:
         check_files(self.directory, manifest, verify=False)
         sync_tree(self.directory)
         with locked(self.target.parent):
-            _check_replaceable(self.target, self._force)
+            check_replaceable(self.target, self._force)
             replace_directory(self.directory, self.target)
             remove_stale(self.target)
         return Bundle(self.target, manifest)
@@ -205,7 +205,7 @@ def write_bundle(path: Path, force: bool = False, needed_bytes: int = 0) -> Iter
         with locked(target.parent):
             recover(target)
             remove_stale(target)
-        _check_replaceable(target, force)
+        check_replaceable(target, force)
         check_room(target, needed_bytes)
         with create_sibling(target) as directory:
             yield BundleWriter(directory, target, force)
@@ -249,7 +249,16 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file} is not UTF-8 text.", fix=_EXPORT_AGAIN, path=file) from error
 
 
-def _check_replaceable(target: Path, force: bool) -> None:
+def check_replaceable(target: Path, force: bool) -> None:
+    """Says before any work is done whether a bundle may be written there.
+
+    Args:
+        target: Where it would go.
+        force: Whether a bundle that is there may be replaced; anything else never is.
+
+    Raises:
+        UsageError: Something is there that is not to be replaced.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir() or not is_bundle(target):

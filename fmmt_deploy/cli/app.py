@@ -75,10 +75,18 @@ def build_app(debug: bool = False) -> typer.Typer:
 def _commands() -> Mapping[str, Command]:
     """One line a command, in the order of the help."""
     from fmmt_deploy.cli.doctor import doctor
+    from fmmt_deploy.cli.evaluate import evaluate
+    from fmmt_deploy.cli.export import export
     from fmmt_deploy.cli.inspect import inspect
+    from fmmt_deploy.cli.parity import parity
+    from fmmt_deploy.cli.run import run
 
     return {
+        "export": export,
         "inspect": inspect,
+        "run": run,
+        "parity": parity,
+        "eval": evaluate,
         "doctor": doctor,
     }
 

@@ -15,6 +15,7 @@ __all__ = [
     "Engine",
     "EngineKind",
     "EngineList",
+    "FacesDir",
     "Force",
     "JsonOutput",
     "Limit",
@@ -62,4 +63,8 @@ Noise: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="What the noise is drawn from.")]
 Limit: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first so many dialogues; default all.")
+]
+FacesDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--faces-dir", metavar="DIR", help="Where face images are, if their paths are of another machine."),
 ]

@@ -43,9 +43,14 @@ class Engine(Protocol):
 
 
 class Engines:
-    """The engines of a bundle, one a graph, opened together and closed together."""
+    """The engines of a bundle, one a graph, opened together and closed together.
 
-    def __init__(self, kind: EngineKind, engines: Mapping[GraphName, Engine]) -> None:
+    Args:
+        kind: What they are, for messages: an `EngineKind`, or `recorded`.
+        engines: One a graph.
+    """
+
+    def __init__(self, kind: str, engines: Mapping[GraphName, Engine]) -> None:
         self.kind = kind
         self._engines = dict(engines)
 

@@ -1,0 +1,65 @@
+"""What run, parity and eval begin with: an opened bundle, a data set, noise, and the answers of an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.cli.output import Output
+from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.engines.load import default_threads, open_engines
+from fmmt_deploy.engines.protocol import EngineKind, Engines
+from fmmt_deploy.pipeline.noise import Noise, noise_from_option
+from fmmt_deploy.pipeline.run import Pipeline, Prediction
+from fmmt_deploy.types import EMOTIONS, DataSet
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A bundle, checked and open.
+
+    Args:
+        shown: Where progress goes.
+        path: The bundle.
+        threads: To compute with; 0 is as many as there are.
+        batch_size: Utterances at a time.
+    """
+
+    labels = EMOTIONS
+
+    def __init__(self, shown: Output, path: Path, threads: int = 0, batch_size: int = 8) -> None:
+        self._shown, self.batch_size = shown, batch_size
+        self.threads = threads or default_threads()
+        self.bundle = Bundle.open(path)
+        self.architecture = self.bundle.manifest.architecture
+
+    def dataset(self, data: Path, split: str, faces_dir: Path | None, limit: int | None) -> DataSet:
+        """Reads a data set, or its first `limit` dialogues."""
+        dataset = read_data(data, split, self.architecture, faces_dir)
+        if limit is None:
+            return dataset
+        dialogues = dataset.dialogues[:limit]
+        chosen = {u.id for dialogue in dialogues for u in dialogue.utterances}
+        return DataSet(dataset.source, dialogues, tuple(u for u in dataset.order if u in chosen))
+
+    def noise(self, option: str, seed: int, dataset: DataSet) -> Noise:
+        """The noise that `--noise` asks for."""
+        return noise_from_option(option, seed, dataset, self.architecture.vision_length)
+
+    def engines(self, kind: EngineKind) -> Engines:
+        """Opens the bundle's graphs."""
+        return open_engines(self.bundle, kind, self.threads)
+
+    def pipeline(self, engines: Engines) -> Pipeline:
+        """Batched inference with those engines."""
+        return Pipeline(self.bundle, engines, batch_size=self.batch_size, threads=self.threads)
+
+    def answers(self, kind: EngineKind, dataset: DataSet, noise: Noise) -> list[Prediction]:
+        """Runs an engine over a data set, with a progress bar; in the data set's order."""
+        with self.engines(kind) as engines, self._shown.progress(f"{kind} engine", len(dataset.order)) as advance:
+            answers = {}
+            for prediction in self.pipeline(engines).run(dataset, noise):
+                answers[prediction.utterance] = prediction
+                advance(1)
+        return [answers[utterance] for utterance in dataset.order]

@@ -1,0 +1,72 @@
+"""Predictions as JSON lines, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmmt_deploy.errors import EnvironmentProblem, UsageError
+from fmmt_deploy.pipeline.run import Prediction
+
+__all__ = ["check_new_file", "line_from_prediction", "write_answers"]
+
+
+def check_new_file(path: Path, force: bool) -> None:
+    """Says before any work is done whether a file may be written.
+
+    Raises:
+        UsageError: It exists and `force` is not given, or it can't be a file.
+    """
+    if path.is_dir() or (path.exists() and not force):
+        raise UsageError(
+            f"{path} exists.", fix="Add --force to replace it." if path.is_file() else "Give a file.", path=path
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}.", fix="Make it, or give another path.", path=path)
+
+
+def line_from_prediction(prediction: Prediction) -> str:
+    """One line of JSON, without its end; floats are written so that reading them gives the same float32."""
+    return json.dumps(
+        {
+            "utterance": prediction.utterance,
+            "label": prediction.label,
+            "probabilities": [float(str(x)) for x in prediction.probabilities],
+            "logits": [float(str(x)) for x in prediction.logits],
+            "kept_faces": list(prediction.kept_faces),
+        }
+    )
+
+
+def write_answers(path: Path, predictions: Sequence[Prediction], force: bool) -> None:
+    """Writes predictions to a temporary file beside `path`, then puts it there in one step.
+
+    Raises:
+        UsageError: `path` came to exist in the meantime.
+        EnvironmentProblem: It can't be written; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.writelines(f"{line_from_prediction(prediction)}\n" for prediction in predictions)
+            file.flush()
+            os.fsync(file.fileno())
+        check_new_file(path, force)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{path} can't be written.", why=str(error), fix="Free some space, or give another path.", path=path
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""Runs a bundle's engines over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.data.faces import read_faces
+from fmmt_deploy.data.text import DialogueTokenizer
+from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.pipeline.inputs import face_counts, fusion_inputs, vision_inputs
+from fmmt_deploy.pipeline.noise import Noise, no_noise
+from fmmt_deploy.pipeline.plan import Group, Member, padded_tokens, plan_groups
+from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, DataSet, FloatArray, PixelArray
+
+__all__ = ["Clock", "Pipeline", "Prediction", "StageName"]
+
+StageName = Literal["prepare", "swin", "plm", "fusion"]
+Clock = Callable[[StageName], AbstractContextManager[object]]
+"""Enclose a stage's work, to time it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer for one utterance.
+
+    Attributes:
+        utterance: Its id.
+        logits: (7,).
+        kept_faces: Which of its faces the gate let through (all, where it would have let none).
+    """
+
+    utterance: str
+    logits: FloatArray
+    kept_faces: tuple[int, ...]
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """Softmax of the logits, (7,)."""
+        powers = np.exp(self.logits - self.logits.max())
+        shares: FloatArray = powers / powers.sum()
+        return shares
+
+    @property
+    def label(self) -> str:
+        """The likeliest emotion; the first of equals."""
+        return EMOTIONS[int(self.logits.argmax())]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Utterances of one group that are fused together, with their faces read."""
+
+    members: tuple[Member, ...]
+    faces: PixelArray
+
+
+class Pipeline:
+    """Batched inference. An answer does not depend on batch size, order or grouping.
+
+    Args:
+        bundle: The model.
+        engines: Its graphs, opened.
+        batch_size: Utterances that are fused together.
+        face_batch: Faces that go through `swin` together.
+        threads: Threads that read and decode faces ahead of the model.
+        clock: Encloses each stage's work.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engines: Engines,
+        *,
+        batch_size: int = 8,
+        face_batch: int = 8,
+        threads: int = 2,
+        clock: Clock = nullcontext,
+    ) -> None:
+        self.engines, self.architecture = engines, bundle.manifest.architecture
+        self.batch_size, self.face_batch, self.threads, self._clock = batch_size, face_batch, threads, clock
+        self._tokenizer: DialogueTokenizer | None = None
+        plm = self.architecture.plm
+        if plm is not None and bundle.manifest.tokenizer is not None:
+            text = bundle.file(bundle.manifest.tokenizer).read_text(encoding="utf-8")
+            self._tokenizer = DialogueTokenizer(text, plm.kind, plm.max_tokens)
+
+    def run(self, dataset: DataSet, noise: Noise = no_noise) -> Iterator[Prediction]:
+        """Answers every utterance of a data set, in the order that is quickest; see `in_order`.
+
+        Raises:
+            DataError: A face can't be read, or the data lack a modality the model needs.
+            FmmtError: The model answered NaN.
+        """
+        if self.architecture.unimodal is not None:
+            yield from self._run_unimodal(dataset)
+            return
+        for group, steps in self._prepared(self.plan(dataset)):
+            token_states = self.encode(group)
+            for step in steps:
+                yield from self.fuse(step, token_states, noise)
+
+    def in_order(self, dataset: DataSet, noise: Noise = no_noise) -> list[Prediction]:
+        """Answers every utterance, in the data set's own order."""
+        answers = {prediction.utterance: prediction for prediction in self.run(dataset, noise)}
+        return [answers[utterance] for utterance in dataset.order]
+
+    def plan(self, dataset: DataSet) -> tuple[Group, ...]:
+        """Groups of dialogues that are encoded together; tokenises their texts."""
+        assert self.architecture.fusion is not None
+        with self._clock("prepare"):
+            return plan_groups(dataset, self._tokenizer, self.architecture.fusion.text_length, self.batch_size)
+
+    def steps(self, group: Group) -> Iterator[tuple[Member, ...]]:
+        """The group's utterances, so many as are fused together."""
+        for first in range(0, len(group.members), self.batch_size):
+            yield group.members[first : first + self.batch_size]
+
+    def read(self, members: Sequence[Member]) -> Step:
+        """Reads the faces that some utterances use."""
+        utterances = [member.utterance for member in members]
+        counts = face_counts(utterances, self.architecture)
+        paths = [p for u, count in zip(utterances, counts, strict=True) for p in u.faces[:count]]
+        faces = read_faces(paths, self.threads) if paths else np.empty((0, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
+        return Step(tuple(members), faces)
+
+    def encode(self, group: Group) -> FloatArray:
+        """Token states (D, T, H) of a group's text."""
+        with self._clock("plm"):
+            ids, mask = padded_tokens(group.windows)
+            return self.engines["plm"].run({"input_ids": ids, "attention_mask": mask})["token_states"]
+
+    def fuse(self, step: Step, token_states: FloatArray, noise: Noise = no_noise) -> list[Prediction]:
+        """Answers the utterances of a step."""
+        face_logits = self._face_logits(step.faces)
+        assert self.architecture.fusion is not None
+        with self._clock("fusion"):
+            inputs = fusion_inputs(step.members, self.architecture.fusion, token_states, face_logits, noise)
+            outputs = self.engines["fusion"].run(inputs)
+        return [
+            _prediction(member.utterance.id, logits, np.flatnonzero(kept))
+            for member, logits, kept in zip(step.members, outputs["logits"], outputs["kept"], strict=True)
+        ]
+
+    def _face_logits(self, faces: PixelArray) -> FloatArray:
+        """Emotion logits (N, 7); batches are of equal size as far as that goes."""
+        logits = [np.empty((0, len(EMOTIONS)), np.float32)]
+        with self._clock("swin"):
+            for first in range(0, len(faces), self.face_batch):
+                batch = faces[first : first + self.face_batch]
+                logits.append(self.engines["swin"].run({"faces": batch})["face_logits"])
+        return np.concatenate(logits)
+
+    def _prepared(self, groups: tuple[Group, ...]) -> Iterator[tuple[Group, Iterator[Step]]]:
+        """Each group with its steps, whose faces are read while the step before is computed."""
+        work = [members for group in groups for members in self.steps(group)]
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as reader:
+            ahead = _ahead(reader, self._timed_read, work)
+            for group in groups:
+                count = len(list(self.steps(group)))
+                yield group, (next(ahead) for _ in range(count))
+
+    def _timed_read(self, members: tuple[Member, ...]) -> Step:
+        with self._clock("prepare"):
+            return self.read(members)
+
+    def _run_unimodal(self, dataset: DataSet) -> Iterator[Prediction]:
+        utterances = [u for dialogue in dataset.dialogues for u in dialogue.utterances]
+        for first in range(0, len(utterances), self.batch_size):
+            batch = utterances[first : first + self.batch_size]
+            with self._clock("fusion"):
+                inputs = vision_inputs(batch, self.architecture.vision_length)
+                logits = self.engines["unimodal"].run(inputs)["logits"]
+            counts = face_counts(batch, self.architecture)
+            for utterance, row, count in zip(batch, logits, counts, strict=True):
+                yield _prediction(utterance.id, row, np.arange(count))
+
+
+def _ahead(
+    reader: ThreadPoolExecutor, read: Callable[[tuple[Member, ...]], Step], work: list[tuple[Member, ...]]
+) -> Iterator[Step]:
+    """Reads one step ahead of the one that is asked for."""
+    pending = reader.submit(read, work[0]) if work else None
+    for following in (*work[1:], None):
+        assert pending is not None
+        step = pending.result()
+        pending = reader.submit(read, following) if following is not None else None
+        yield step
+
+
+def _prediction(utterance: str, logits: FloatArray, kept: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Prediction:
+    if not np.isfinite(logits).all():
+        raise FmmtError(
+            f"The model answered {logits} for utterance {utterance}.",
+            why="Its weights or its inputs overflowed on the way.",
+            fix="Run `fmmt parity` on this bundle and engine.",
+        )
+    return Prediction(utterance, logits, tuple(kept.tolist()))
