@@ -140,13 +140,13 @@ def _gated_vision(graph: GraphBuilder, sizes: FusionSizes, tau: float, threshold
         source, packed_mask = _packing(graph, used, count)
         rows = graph.op("Concat", vision, probabilities, axis=2)
         width = sizes.vision_size + CLASSES
-        rows = graph.op("Gather", graph.reshape(rows, -1, width), source, axis=0)
+        rows = graph.op("GatherND", rows, source, batch_dims=1)
         rows = graph.op("Mul", rows, graph.op("Unsqueeze", packed_mask, graph.constant([2])))
     return graph.linear(graph.reshape(rows, -1, width), "vision_linear"), packed_mask, used
 
 
 def _packing(graph: GraphBuilder, used: str, count: int) -> tuple[str, str]:
-    """For each row at the front, which row of the flattened batch (U · V) comes there; and the mask of those rows."""
+    """Which row of its utterance comes to each place at the front (U, V, 1), and the mask of those places (U, V)."""
     upper = np.triu(np.ones((count, count), np.float32))
     place = graph.add(graph.op("MatMul", used, graph.constant(upper)), -1.0)
     arrives = graph.op("Equal", graph.op("Unsqueeze", place, graph.constant([1])), graph.constant(_column(count)))
@@ -155,12 +155,7 @@ def _packing(graph: GraphBuilder, used: str, count: int) -> tuple[str, str]:
     source = graph.op("ReduceSum", graph.op("Mul", arrives, places), graph.constant([2]), keepdims=0)
     total = graph.op("ReduceSum", used, graph.constant([1]), keepdims=1)
     mask = graph.op("Cast", graph.op("Less", places, total), to=FLOAT)
-    utterances = graph.op("Slice", graph.op("Shape", used), *(graph.constant([i]) for i in (0, 1, 0)))
-    number = graph.op(
-        "Range", graph.constant(0), graph.op("Squeeze", utterances, graph.constant([0])), graph.constant(1)
-    )
-    offset = graph.op("Unsqueeze", graph.op("Mul", number, graph.constant(count)), graph.constant([1]))
-    return graph.op("Add", graph.op("Cast", source, to=INT), offset), mask
+    return graph.op("Unsqueeze", graph.op("Cast", source, to=INT), graph.constant([2])), mask
 
 
 def _column(count: int) -> NDArray[np.float32]:
