@@ -1,7 +1,7 @@
 """Face images as the face model reads them: BGR as OpenCV decodes, 224 × 224.
 
-Source: the published preprocessing (Zheng et al., ACL 2023, as released). It feeds BGR as if it were RGB, and chooses the
-interpolation by height alone; both are kept. Scaling and normalising are in the graph.
+Source: the published preprocessing (Zheng et al., ACL 2023, as released). It feeds BGR as if it were RGB, and chooses
+the interpolation by height alone; both are kept. Scaling and normalising are in the graph.
 """
 
 from __future__ import annotations
