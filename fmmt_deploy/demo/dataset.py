@@ -1,0 +1,150 @@
+"""Writes the demo's data set in the published formats (reference: MELD's annotation and FacialMMT's features)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fmmt_deploy.demo.faces import draw_face
+from fmmt_deploy.demo.story import Turn
+from fmmt_deploy.types import EMOTIONS, FloatArray, IntArray
+
+__all__ = ["WrittenSplit", "write_split"]
+
+COLUMNS = (
+    "Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode",
+    "StartTime", "EndTime",
+)  # fmt: skip
+
+SENTIMENTS = {"neutral": "neutral", "surprise": "positive", "joy": "positive"}
+
+UNCLEAR = 0.15
+"""Share of faces that tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSplit:
+    """What was written, to fit a model on.
+
+    Attributes:
+        story: All turns by dialogue.
+        turns: The U turns that have features, in order.
+        labels: (U,).
+        faces: For each of them, paths of its face images.
+        audio: (U, A, ·).
+        audio_length: (U,).
+        vision: (U, V, ·).
+        vision_mask: (U, V).
+    """
+
+    story: list[list[Turn]]
+    turns: list[Turn]
+    labels: IntArray
+    faces: list[list[Path]]
+    audio: FloatArray
+    audio_length: IntArray
+    vision: FloatArray
+    vision_mask: FloatArray
+
+
+def write_split(
+    directory: Path,
+    split: str,
+    story: list[list[Turn]],
+    *,
+    audio: tuple[int, int],
+    vision: tuple[int, int],
+    seed: int,
+) -> WrittenSplit:
+    """Writes `meld/`, `preprocess_data/` and `faces/` of one split.
+
+    Args:
+        directory: The data set's folder; face paths are relative to it.
+        split: For example `test`.
+        story: The dialogues.
+        audio: A and the width of audio features.
+        vision: V and the width of vision features.
+        seed: For the same features again.
+    """
+    turns = [turn for dialogue in story for turn in dialogue]
+    kept = [turn for turn in turns if turn.has_features]
+    rng = np.random.default_rng([seed, len(turns)])
+    both = directory / "preprocess_data" / "T+A+V"
+    for folder in (directory / "meld", both, directory / "preprocess_data" / "V", directory / "faces"):
+        folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(directory / "meld" / f"{split}_sent_emo.csv", turns)
+    _write_json(directory / "meld" / f"{split}_text.json", {turn.id: {"txt": [turn.text]} for turn in turns})
+    _write_json(both / f"{split}_utt_profile.json", _profiles(story))
+    faces = _write_faces(directory, split, kept, rng)
+    _write_json(both / f"{split}_facseqs_160_paths_final.json", faces)
+    labels = np.array([turn.label for turn in kept])
+    audio_length = rng.integers(3, audio[0] + 1, len(kept))
+    sound, mask = _features(labels, audio_length, audio, seed, rng)
+    _write_pickle(both / f"meld_{split}_audio_utt.pkl", split, audio=sound, audio_utt_mask=mask, labels=labels)
+    vision_length = np.array([min(turn.faces, vision[0]) for turn in kept])
+    sight, mask = _features(labels, vision_length, vision, seed + 1, rng)
+    for folder in (both, directory / "preprocess_data" / "V"):
+        path = folder / f"meld_{split}_vision_utt.pkl"
+        _write_pickle(path, split, vision=sight, vision_utt_mask=mask, labels=labels)
+    paths = [[directory / path for path in faces[turn.id]] for turn in kept]
+    return WrittenSplit(story, kept, labels, paths, sound, audio_length, sight, mask)
+
+
+def _write_csv(path: Path, turns: list[Turn]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)  # with CRLF, as MELD's
+        writer.writerow(COLUMNS)
+        for number, turn in enumerate(turns, start=1):
+            emotion = EMOTIONS[turn.label]
+            start, end = (f"0:00:{second % 60:02},000" for second in (3 * number, 3 * number + 2))
+            sentiment = SENTIMENTS.get(emotion, "negative")
+            ids = (turn.dialogue, turn.utterance, 1, 1)
+            writer.writerow([number, turn.text, turn.speaker, emotion, sentiment, *ids, start, end])
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_pickle(path: Path, split: str, **arrays: object) -> None:
+    path.write_bytes(pickle.dumps({split: arrays}, protocol=4))
+
+
+def _profiles(story: list[list[Turn]]) -> dict[str, list[str | int]]:
+    rows: list[list[str | int]] = [
+        [turn.id, f"dia{turn.dialogue}", turn.dialogue, len(dialogue), position]
+        for dialogue in story
+        for position, turn in enumerate(dialogue)
+        if turn.has_features
+    ]
+    return {str(index): row for index, row in enumerate(rows)}
+
+
+def _write_faces(directory: Path, split: str, turns: list[Turn], rng: np.random.Generator) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {}
+    for turn in turns:
+        paths[turn.id] = [f"faces/{split}_{turn.id}_{number}.jpg" for number in range(turn.faces)]
+        for path in paths[turn.id]:
+            cv2.imwrite(str(directory / path), draw_face(turn.label, rng, unclear=rng.random() < UNCLEAR))
+    return paths
+
+
+def _features(
+    labels: IntArray,
+    lengths: IntArray,
+    size: tuple[int, int],
+    seed: int,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    """Rows of noise around one point an emotion: (U, rows, columns) and their mask (U, rows)."""
+    rows, columns = size
+    points = np.random.default_rng(seed).normal(0, 0.3, (len(EMOTIONS), columns))  # the same in every split
+    mask = np.arange(rows)[None, :] < lengths[:, None]
+    values = (points[labels][:, None] + rng.normal(0, 1, (len(labels), rows, columns))) * mask[..., None]
+    return values.astype(np.float32), mask.astype(np.float32)

@@ -1,0 +1,134 @@
+"""The demo's files against the golden ones: same formats, same classes; and its model against its own labels."""
+
+import csv
+import json
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from fmmt_deploy.data.pickles import Node, read_pickle
+from fmmt_deploy.demo import DemoPaths, make_demo
+from fmmt_deploy.demo.story import make_story
+from fmmt_deploy.training.checkpoints import read_checkpoints
+from fmmt_deploy.training.loading import model_from_checkpoint
+from fmmt_deploy.types import EMOTIONS
+from tests.golden import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoPaths:
+    return make_demo(tmp_path_factory.mktemp("demo"))
+
+
+def module_classes(path: Path) -> set[str]:
+    """Classes of the modules in a checkpoint that hold weights, themselves or below them."""
+
+    def walk(node: Node) -> Iterator[str]:
+        children = [child for child in node.state["_modules"].values() if isinstance(child, Node)]
+        below = [name for child in children for name in walk(child)]
+        if below or node.state["_parameters"]:
+            yield node.name
+        yield from below
+
+    return set(walk(read_pickle(path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "golden_name"),
+    [
+        ("multimodal", "FacialMMT-RoBERTa/multimodal_T+A+V_RoBERTa.pt"),
+        ("swin", "FacialMMT-RoBERTa/best_swin_RoBERTa_structure.pt"),
+        ("unimodal", "FacialMMT-unimodal/unimodal_model_V.pt"),
+    ],
+)
+def test_checkpoints_are_made_of_the_published_classes(demo: DemoPaths, name: str, golden_name: str) -> None:
+    ours = module_classes(getattr(demo, name))
+    published = module_classes(GOLDEN / "roberta" / "pretrained_model" / golden_name)
+    # Classes of the same weights that we keep as PyTorch's own LayerNorm, or under one of two equal names.
+    published -= {"modules.Transformer.LayerNorm", "modules.Transformer.Residual_Norm"}
+    assert published <= ours
+    assert ours - published <= {"torch.nn.modules.normalization.LayerNorm", "torch.nn.modules.module.Module"}
+
+
+def test_stand_in_classes_leave_no_trace(demo: DemoPaths) -> None:
+    assert demo.multimodal.is_file()
+    assert not [name for name in sys.modules if name.split(".")[0] in ("modules", "src", "lightning_lite")]
+
+
+def test_data_set_has_the_published_files(demo: DemoPaths) -> None:
+    golden = GOLDEN / "roberta"
+    wanted = {
+        str(path.relative_to(golden))
+        for folder in ("meld", "preprocess_data")
+        for path in (golden / folder).rglob("*")
+        if path.is_file() and path.suffix != ".dt"
+    }
+    assert wanted <= {str(path.relative_to(demo.data)) for path in demo.data.rglob("*")}
+
+
+def test_files_agree_with_each_other(demo: DemoPaths) -> None:
+    folder = demo.data / "preprocess_data" / "T+A+V"
+    with (demo.data / "meld" / "test_sent_emo.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ids = [f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}" for row in rows]
+    texts = json.loads((demo.data / "meld" / "test_text.json").read_text(encoding="utf-8"))
+    assert [(name, text["txt"][0]) for name, text in texts.items()] == list(
+        zip(ids, [row["Utterance"] for row in rows], strict=True)
+    )
+    profiles = json.loads((folder / "test_utt_profile.json").read_text(encoding="utf-8"))
+    faces = json.loads((folder / "test_facseqs_160_paths_final.json").read_text(encoding="utf-8"))
+    audio = pickle.loads((folder / "meld_test_audio_utt.pkl").read_bytes())["test"]
+    vision = pickle.loads((folder / "meld_test_vision_utt.pkl").read_bytes())["test"]
+    emotion = {name: row["Emotion"] for name, row in zip(ids, rows, strict=True)}
+    assert [EMOTIONS[label] for label in vision["labels"]] == [emotion[row[0]] for row in profiles.values()]
+    assert np.array_equal(audio["labels"], vision["labels"])
+    limit = vision["vision"].shape[1]
+    assert vision["vision_utt_mask"].sum(1).tolist() == [min(len(faces[row[0]]), limit) for row in profiles.values()]
+    assert not audio["audio"][audio["audio_utt_mask"] == 0].any()
+    assert all((demo.data / path).is_file() for paths in faces.values() for path in paths)
+
+
+def test_faces_come_smaller_larger_and_of_the_models_size(demo: DemoPaths) -> None:
+    sizes = {cv2.imread(str(path)).shape[:2] for path in (demo.data / "faces").glob("test_*.jpg")}
+    assert sizes == {(160, 160), (224, 224), (300, 300)}
+
+
+def test_story_has_the_oddities_of_real_data() -> None:
+    turns = [turn for dialogue in make_story("test", 24, 6, seed=0) for turn in dialogue]
+    counts = {turn.faces for turn in turns}
+    assert {0, 1} < counts
+    assert max(counts) > 6
+    assert {turn.label for turn in turns} == set(range(7))
+    assert sum(not turn.has_features for turn in turns) == 1
+    second = [turn.utterance for turn in turns if turn.dialogue == 1]
+    assert second == [0, 1, 3, 4, 5]
+
+
+def test_vision_only_model_has_learned(demo: DemoPaths) -> None:
+    import torch
+
+    model = model_from_checkpoint(read_checkpoints(demo.unimodal), tau=1.0, threshold=0.2)
+    data = pickle.loads((demo.data / "preprocess_data" / "V" / "meld_test_vision_utt.pkl").read_bytes())["test"]
+    seen = data["vision_utt_mask"].any(1)
+    arrays = {"vision": data["vision"], "vision_mask": data["vision_utt_mask"]}
+    inputs = {name: torch.from_numpy(array[seen]) for name, array in arrays.items()}
+    answers = model.run("unimodal", inputs)["logits"].argmax(1).numpy()
+    labels = data["labels"][seen]
+    by_chance = f1_score(labels, np.full_like(labels, np.bincount(labels).argmax()), average="weighted")
+    assert f1_score(labels, answers, average="weighted") > 2 * by_chance
+
+
+def test_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    first, second = (make_demo(tmp_path / name, "bert", seed=3) for name in "ab")
+    mine, other = (read_checkpoints(paths.checkpoint, plm_dir=paths.plm) for paths in (first, second))
+    assert mine.parts.keys() == {"swin", "plm", "fusion"}
+    for part, tensors in mine.parts.items():
+        assert all(np.array_equal(tensor, other.parts[part][name]) for name, tensor in tensors.items())
+    text = [path.relative_to(first.data) for path in first.data.rglob("*") if path.suffix in (".csv", ".json", ".jpg")]
+    assert all((first.data / path).read_bytes() == (second.data / path).read_bytes() for path in text)
