@@ -1,4 +1,4 @@
-"""Reads the older release's data sets: one `.dt`, a pickled torch Dataset object that holds token ids and all features."""
+"""Reads the older release's data sets: a `.dt`, the pickled torch Dataset that holds token ids and all features."""
 
 from __future__ import annotations
 
@@ -129,16 +129,16 @@ def _dialogue(
     starts = np.concatenate([[1], ends[:-1] + gap]).astype(np.int64)
     lengths = ends - starts[: len(ends)]
     other = {"roberta": "BERT", "bert": "RoBERTa"}[plm.kind]
-    if not len(ends) or ends[-1] != length - 1 or (lengths < 0).any() or not _separated(ids, ends, length, gap):
+    if not len(ends) or ends[-1] != length - 1 or (lengths < 0).any() or not _separated(ids, ends, gap):
         what = f"{name} does not have its turns separated as {plm.kind} needs it"
         raise DataError(what, fix=f"If the file was made for {other}, use that model's checkpoint.", path=path)
     tokens = ids[:length].astype(np.int64)
     return TokenizedDialogue(tokens, tuple(starts.tolist()), tuple(lengths.tolist()))
 
 
-def _separated(ids: NDArray[Any], ends: NDArray[Any], length: int, gap: int) -> bool:
+def _separated(ids: NDArray[Any], ends: NDArray[Any], gap: int) -> bool:
     """Say whether every turn is followed by as many equal separators as the language model has between turns."""
     separator = ids[ends[0]]
     behind = ends[:-1] + 1
-    doubled = ids[behind] == separator if gap == 2 else ~np.isin(behind, ends) & (ids[behind] == separator)
+    doubled = (ids[behind] == separator) & ~np.isin(behind, ends)  # an empty turn's own separator does not count
     return bool((ids[ends] == separator).all() and (doubled.all() if gap == 2 else not doubled.any()))

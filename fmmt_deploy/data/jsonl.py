@@ -5,16 +5,17 @@ r"""Reads dialogues that are not MELD: a plain JSONL, one dialogue a line.
                              "audio": "d1_0_audio.npy", "vision": "d1_0_vision.npy"}, …]}
 ```
 
-Paths are relative to the JSONL. `audio` and `vision` are two-dimensional `.npy` files, `(rows, size)`, as many rows as there
-are; here they are padded with zeros, or cut, to the rows that the model reads (what is cut is logged). `label`, `faces`,
-`audio` and `vision` may be left out; a turn with `"target": false` is context only: its words are read with the
-dialogue, it is not classified and needs nothing else.
+Paths are relative to the JSONL. `audio` and `vision` are two-dimensional `.npy` files, `(rows, size)`, as many rows as
+there are; here they are padded with zeros, or cut, to the rows that the model reads (what is cut is logged). `label`,
+`faces`, `audio` and `vision` may be left out; a turn with `"target": false` is context only: its words are read with
+the dialogue, it is not classified and needs nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +66,9 @@ def read_jsonl(path: Path, architecture: Architecture, faces_dir: Path | None = 
     order = tuple(utterance.id for dialogue in dialogues for utterance in dialogue.utterances)
     if not order:
         raise DataError(f"{path} has no utterances to classify", path=path)
-    names = [dialogue.id for dialogue in dialogues]
-    again = next((name for index, name in enumerate(names) if name in set(names[:index])), None)
-    if again is not None:
-        raise DataError(f"{path.name} has the dialogue {again[:80]} twice", path=path)
+    name, times = Counter(dialogue.id for dialogue in dialogues).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{path.name} has the dialogue {name[:80]} twice", path=path)
     for kind, rows in reader.cut.items():
         _LOG.warning("%s: %s of %d utterances was cut, the longest had %d rows", path.name, kind, len(rows), max(rows))
     return DataSet(str(path), dialogues, order)
@@ -169,7 +169,7 @@ def _read_npy(path: Path, sizes: Sizes, name: str) -> tuple[FloatArray, int]:
         raise DataError(f"{name}: {path} is no .npy file", why=str(problem)[:300], path=path) from problem
     except (TypeError, ValueError, AttributeError, Warning) as problem:
         raise DataError(f"{name}: {path} is no .npy file", why=str(problem)[:300], path=path) from problem
-    shape = getattr(array, "shape", ())
+    shape: tuple[int, ...] = getattr(array, "shape", ())
     if not isinstance(array, np.ndarray) or len(shape) != 2 or shape[1] != sizes.size or array.dtype.kind != "f":
         what = f"{name} should have the shape (rows, {sizes.size}) and be floating point, and has {shape}"
         raise DataError(what, fix="Extract it with the features that the model was trained on.", path=path)

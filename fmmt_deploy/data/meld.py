@@ -161,5 +161,5 @@ def _profile_from_csv(annotations: Sequence[Annotation], split: str) -> tuple[Pr
 
 def _profile_of_rows(arrays: Mapping[str, object]) -> tuple[ProfileEntry, ...]:
     """With neither profile nor CSV, every row is a dialogue of its own, named by its index."""
-    count = len(getattr(arrays.get("vision"), "shape", ()) and arrays["vision"])  # type: ignore[arg-type]
-    return tuple(ProfileEntry(f"utt{index}", f"dia{index}", index, 1, 0) for index in range(count))
+    shape: tuple[int, ...] = getattr(arrays.get("vision"), "shape", ()) or (0,)
+    return tuple(ProfileEntry(f"utt{index}", f"dia{index}", index, 1, 0) for index in range(shape[0]))

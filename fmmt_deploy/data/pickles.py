@@ -140,7 +140,7 @@ def _read_plain(buffer: memoryview, depth: int) -> object:
     source = ByteSource(buffer)
     value = InertUnpickler(source, _rebuild(depth)).load()
     if type(value) is int and value == _LEGACY_MAGIC:
-        return _read_legacy(source, depth)
+        value = _read_legacy(source, depth)
     if source.position != len(buffer):
         raise pickle.UnpicklingError(f"{len(buffer) - source.position} bytes follow its end")
     return value
@@ -157,16 +157,22 @@ def _read_legacy(source: ByteSource, depth: int) -> object:
     start = source.position
     wanted: dict[str, tuple[str, int]] = {}
 
-    def note(pid: object) -> Storage:
+    def note(pid: object) -> Global | Storage:
+        if isinstance(pid, tuple) and pid[:1] == ("module",) and isinstance(pid[1], Global):
+            return pid[1]  # a class, with its source code beside it
         kind, key, count = _storage_id(pid)
-        wanted[key] = (kind, count)
+        if wanted.setdefault(key, (kind, count)) != (kind, count):
+            raise pickle.UnpicklingError(f"storage {key[:80]} has two sizes or types")
         return Storage(np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (count,), (0,), writeable=False))
 
     InertUnpickler(source, _rebuild(depth), note).load()
     storages = _legacy_storages(source, wanted, depth)
-    return InertUnpickler(
-        ByteSource(source.buffer[start:]), _rebuild(depth), lambda pid: storages[_storage_id(pid)[1]]
-    ).load()
+
+    def persistent_load(pid: object) -> Global | Storage:
+        found = note(pid)
+        return found if isinstance(found, Global) else storages[_storage_id(pid)[1]]
+
+    return InertUnpickler(ByteSource(source.buffer[start:]), _rebuild(depth), persistent_load).load()
 
 
 def _legacy_storages(source: ByteSource, wanted: dict[str, tuple[str, int]], depth: int) -> dict[str, Storage]:

@@ -21,6 +21,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fmmt_deploy.architecture import PlmKind
+from fmmt_deploy.data.assembly import check_says_something
 from fmmt_deploy.data.tokenizer_files import SPECIAL_TOKENS, plain_tokenizer_json, tokenizer_json
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import Dialogue, IntArray, TokenizedDialogue
@@ -183,17 +184,22 @@ def text_windows(dialogue: Dialogue, tokenizer: DialogueTokenizer | None, text_l
 
     Raises:
         DataError: If the dialogue has neither texts nor tokens, has texts and there is no tokenizer, or an utterance's
-            position is outside of it.
+            position is outside of it or an utterance has nothing the model could read.
     """
     positions = [utterance.position for utterance in dialogue.utterances]
     turns = len(dialogue.tokens.lengths if dialogue.tokens else dialogue.texts or ())
     if not all(0 <= position < turns for position in positions):
         raise DataError(f"dialogue {dialogue.id} has text for {turns} turns and an utterance at {max(positions)}")
     if dialogue.tokens is not None:
-        return (_window(dialogue.tokens, 0, positions, text_length),)
-    if tokenizer is None or dialogue.texts is None:
+        windows: tuple[TextWindow, ...] = (_window(dialogue.tokens, 0, positions, text_length),)
+    elif tokenizer is None or dialogue.texts is None:
         raise DataError(f"dialogue {dialogue.id} has no tokens, and there is no tokenizer for its texts")
-    return tokenizer.windows(dialogue.texts, positions, text_length)
+    else:
+        windows = tokenizer.windows(dialogue.texts, positions, text_length)
+    lengths = {position: length for window in windows for position, (_, length) in window.spans.items()}
+    for utterance in dialogue.utterances:
+        check_says_something(utterance, lengths[utterance.position] > 0, f"dialogue {dialogue.id}")
+    return windows
 
 
 def _window(tokens: TokenizedDialogue, first: int, targets: Sequence[int], text_length: int) -> TextWindow:
