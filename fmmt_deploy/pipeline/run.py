@@ -128,7 +128,8 @@ class Pipeline:
         utterances = [member.utterance for member in members]
         counts = face_counts(utterances, self.architecture)
         paths = [p for u, count in zip(utterances, counts, strict=True) for p in u.faces[:count]]
-        faces = read_faces(paths, self.threads) if paths else np.empty((0, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
+        with self._clock("prepare"):
+            faces = read_faces(paths, self.threads) if paths else np.empty((0, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
         return Step(tuple(members), faces)
 
     def encode(self, group: Group) -> FloatArray:
@@ -162,14 +163,10 @@ class Pipeline:
         """Each group with its steps, whose faces are read while the step before is computed."""
         work = [members for group in groups for members in self.steps(group)]
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as reader:
-            ahead = _ahead(reader, self._timed_read, work)
+            ahead = _ahead(reader, self.read, work)
             for group in groups:
                 count = len(list(self.steps(group)))
                 yield group, (next(ahead) for _ in range(count))
-
-    def _timed_read(self, members: tuple[Member, ...]) -> Step:
-        with self._clock("prepare"):
-            return self.read(members)
 
     def _run_unimodal(self, dataset: DataSet) -> Iterator[Prediction]:
         utterances = [u for dialogue in dataset.dialogues for u in dialogue.utterances]

@@ -1,0 +1,54 @@
+"""Peak memory of one engine, measured in a process of its own: this module, run with `python -m`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+from fmmt_deploy.engines.protocol import EngineKind
+from fmmt_deploy.errors import FmmtError
+
+__all__ = ["peak_bytes"]
+
+
+def peak_bytes(bundle: Path, engine: EngineKind, threads: int) -> int:
+    """Largest resident memory while a process opens a bundle and answers its self-test.
+
+    Raises:
+        FmmtError: That process failed.
+    """
+    command = [sys.executable, "-m", __name__, str(bundle), engine, str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FmmtError(f"Measuring the memory of {engine} failed.", why=done.stderr.strip()[-500:])
+    return int(json.loads(done.stdout))
+
+
+def _main(bundle: str, engine: str, threads: str) -> None:
+    from fmmt_deploy.bundle.selftest import read_self_test
+    from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.engines.load import open_engines
+
+    opened = Bundle.open(Path(bundle), verify=False)
+    assert opened.manifest.self_test is not None
+    with open_engines(opened, cast(EngineKind, engine), int(threads)) as engines:
+        for graph, stage in read_self_test(opened.file(opened.manifest.self_test)).items():
+            engines[graph].run(stage.inputs)
+    json.dump(_own_peak_bytes(), sys.stdout)
+
+
+def _own_peak_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():  # unlike ru_maxrss, it forgets the process that this one was forked from
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

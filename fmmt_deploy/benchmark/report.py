@@ -1,0 +1,189 @@
+"""What a benchmark says: latency, throughput and ratios a way of working, and work and rate a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.benchmark.run import Measurement
+from fmmt_deploy.benchmark.statistics import LatencySummary, Ratio, format_ms, format_ratio, paired_ratio, summarise
+from fmmt_deploy.benchmark.ways import PUBLISHED_TOKENS
+from fmmt_deploy.bundle.manifest import graphs_of
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.export.flops import matmul_flops
+from fmmt_deploy.pipeline.run import StageName
+from fmmt_deploy.types import DataSet
+
+__all__ = ["BenchReport", "StageRow", "WayRow", "report"]
+
+STAGES: tuple[StageName, ...] = ("prepare", "swin", "plm", "fusion")
+
+DESCRIPTIONS = {
+    "published": "the published loop",
+    "alone": "each utterance alone, no cache",
+    "cached": "dialogue cached, batch 1",
+    "batched": "dialogue cached, batched",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WayRow:
+    """One engine in one way of working; `speed_up` is against the baseline, dialogue by dialogue."""
+
+    engine: str
+    way: str
+    latency: LatencySummary
+    per_second: float
+    speed_up: Ratio | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage of one way: its time and matrix-product work an utterance, and its share of the machine's rate."""
+
+    engine: str
+    way: str
+    stage: str
+    ms: float
+    gflop: float | None
+    share_of_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """Everything a benchmark found out."""
+
+    workload: str
+    dialogues: int
+    utterances: int
+    tokens: int
+    faces: int
+    rounds: int
+    threads: int
+    matrix_gflops: float
+    matrix_gflops_range: tuple[float, float]
+    ways: tuple[WayRow, ...]
+    stages: tuple[StageRow, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return asdict(self)
+
+    def way_rows(self) -> list[tuple[str, ...]]:
+        """Cells of the table of ways."""
+        return [
+            (
+                row.engine,
+                DESCRIPTIONS[row.way],
+                *(
+                    format_ms(t)
+                    for t in (row.latency.p50_ms, row.latency.p90_ms, row.latency.p95_ms, row.latency.p99_ms)
+                ),
+                f"{row.per_second:.2f}",
+                format_ratio(row.speed_up) if row.speed_up is not None else "baseline",
+            )
+            for row in self.ways
+        ]
+
+    def stage_rows(self) -> list[tuple[str, ...]]:
+        """Cells of the table of stages."""
+        return [
+            (
+                row.engine,
+                row.way,
+                row.stage,
+                format_ms(row.ms),
+                "" if row.gflop is None else f"{row.gflop:.2f}",
+                "" if row.gflop is None else f"{row.gflop / row.ms * 1000:.0f}",
+                "" if row.share_of_rate is None else f"{100 * row.share_of_rate:.0f} %",
+            )
+            for row in self.stages
+        ]
+
+
+def report(
+    measured: Sequence[Measurement],
+    rates: Sequence[float],
+    dataset: DataSet,
+    tokens: Sequence[int],
+    bundle: Bundle,
+    rounds: int,
+    threads: int,
+) -> BenchReport:
+    """Draws it all together.
+
+    Args:
+        measured: Of every contender; the published way, or else the first, is the baseline.
+        rates: The machine's matrix-product rate, samples in TFLOP/s.
+        dataset: What was answered.
+        tokens: Of each of its dialogues.
+        bundle: With what; its graphs tell the work.
+        rounds: How often.
+        threads: With how many.
+    """
+    utterances = sum(len(dialogue.utterances) for dialogue in dataset.dialogues)
+    baseline = next((m for m in measured if m.way == "published"), measured[0])
+    rate = 1000 * median(rates)
+    return BenchReport(
+        workload=dataset.source,
+        dialogues=len(dataset.dialogues),
+        utterances=utterances,
+        tokens=sum(tokens),
+        faces=sum(u.vision_length for dialogue in dataset.dialogues for u in dialogue.utterances),
+        rounds=rounds,
+        threads=threads,
+        matrix_gflops=rate,
+        matrix_gflops_range=(1000 * min(rates), 1000 * max(rates)),
+        ways=tuple(_way_row(m, baseline) for m in measured),
+        stages=tuple(
+            row
+            for m in measured
+            for row in _stage_rows(m, _work(dataset, tokens, bundle, m.way), utterances, rounds, rate)
+        ),
+    )
+
+
+def _way_row(measurement: Measurement, baseline: Measurement) -> WayRow:
+    same = measurement is baseline
+    return WayRow(
+        measurement.engine,
+        measurement.way,
+        summarise(measurement.answers_ms),
+        1000 * len(measurement.answers_ms) / sum(measurement.dialogues_ms),
+        None if same else paired_ratio(baseline.dialogues_ms, measurement.dialogues_ms),
+    )
+
+
+def _stage_rows(
+    measurement: Measurement, work: Mapping[str, int], utterances: int, rounds: int, rate: float
+) -> list[StageRow]:
+    rows = []
+    for stage in STAGES:
+        if stage not in measurement.stages_ms:
+            continue
+        ms = measurement.stages_ms[stage] / utterances / rounds
+        gflop = work[stage] / utterances / 1e9 if stage in work else None
+        share = None if gflop is None else gflop / ms * 1000 / rate
+        rows.append(StageRow(measurement.engine, measurement.way, stage, ms, gflop, share))
+    return rows
+
+
+def _work(dataset: DataSet, tokens: Sequence[int], bundle: Bundle, way: str) -> Mapping[str, int]:
+    """Matrix-product FLOPs of each stage over the whole data set; padding that a way adds is part of its work."""
+    architecture: Architecture = bundle.manifest.architecture
+    utterances = [len(dialogue.utterances) for dialogue in dataset.dialogues]
+    faces = sum(u.vision_length for dialogue in dataset.dialogues for u in dialogue.utterances)
+    last = graphs_of(architecture)[-1]
+    one = matmul_flops(bundle.graph(last), {"dialogues": 1, "tokens": 2, "utterances": 1, "faces": 1})
+    work = {"fusion": one * sum(utterances)}
+    if architecture.plm is not None:
+        for own, count in zip(tokens, utterances, strict=True):
+            length = PUBLISHED_TOKENS if way == "published" else own
+            times = count if way in ("published", "alone") else 1
+            work["plm"] = work.get("plm", 0) + times * matmul_flops(
+                bundle.graph("plm"), {"dialogues": 1, "tokens": length}
+            )
+        work["swin"] = faces * matmul_flops(bundle.graph("swin"), {"faces": 1})
+    return work

@@ -1,0 +1,106 @@
+"""Measures ways of working on the same dialogues, one after the other in one run, so that ratios hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fmmt_deploy.benchmark.matrix_rate import MatrixRate
+from fmmt_deploy.benchmark.statistics import warm_up
+from fmmt_deploy.benchmark.ways import StageClock, Way, WayName
+from fmmt_deploy.pipeline.run import StageName
+from fmmt_deploy.types import DataSet, Dialogue
+
+__all__ = ["Contender", "Measurement", "measure"]
+
+WARM_UP_TOLERANCE = 0.25
+"""A contender has settled when the medians of two consecutive pairs of answers are within a quarter of each other."""
+
+MAX_FACES_TO_WARM_UP = 10
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of working with one engine.
+
+    Attributes:
+        engine: What computes.
+        way: How.
+        clock: Times the stages of that way.
+    """
+
+    engine: str
+    way: Way
+    clock: StageClock
+
+
+@dataclass
+class Measurement:
+    """What a contender took.
+
+    Attributes:
+        engine: See `Contender`.
+        way: See `Contender`.
+        answers_ms: Milliseconds of every answer of every round.
+        dialogues_ms: Milliseconds of every dialogue of every round; index i of one contender belongs with i of others.
+        stages_ms: Milliseconds of each stage, over all rounds.
+    """
+
+    engine: str
+    way: WayName
+    answers_ms: list[float] = field(default_factory=list)
+    dialogues_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[StageName, float] = field(default_factory=dict)
+
+
+def measure(
+    contenders: Sequence[Contender],
+    dataset: DataSet,
+    rounds: int,
+    rate: MatrixRate,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Measurement], list[float]]:
+    """Lets every contender answer every dialogue, in turns, after each has settled.
+
+    Args:
+        contenders: What is compared; every other turn they go in the opposite order.
+        dataset: The dialogues.
+        rounds: How often.
+        rate: The machine's matrix-product rate, sampled between the dialogues.
+        advance: Told of every dialogue that a contender has done.
+
+    Returns:
+        One measurement a contender, and the samples of the matrix-product rate in TFLOP/s.
+
+    Raises:
+        UnstableError: A contender's time never settled.
+    """
+    for contender in contenders:
+        _settle(contender, dataset.dialogues)
+    measured = [Measurement(contender.engine, contender.way.name) for contender in contenders]
+    rates = []
+    for turn, dialogue in enumerate(dialogue for _ in range(rounds) for dialogue in dataset.dialogues):
+        rates.append(rate.sample())
+        both = list(zip(contenders, measured, strict=True))
+        for contender, measurement in both[:: -1 if turn % 2 else 1]:
+            times = contender.way.answer(dialogue)
+            measurement.answers_ms += times
+            measurement.dialogues_ms.append(sum(times))
+            advance(1)
+    for contender, measurement in zip(contenders, measured, strict=True):
+        measurement.stages_ms = dict(contender.clock.stages_ms)
+    return measured, rates
+
+
+def _settle(contender: Contender, dialogues: Iterable[Dialogue]) -> None:
+    """Answers one utterance again and again until its time settles; what the stages took then is forgotten."""
+    shortest = min(dialogues, key=lambda dialogue: len(dialogue.utterances))
+    utterance = shortest.utterances[0]
+    short = replace(
+        utterance,
+        faces=utterance.faces[:MAX_FACES_TO_WARM_UP],
+        vision_length=min(utterance.vision_length, MAX_FACES_TO_WARM_UP),
+    )
+    dialogue = replace(shortest, utterances=(short,))
+    warm_up(lambda: sum(contender.way.answer(dialogue)), window=2, tolerance=WARM_UP_TOLERANCE, max_windows=12)
+    contender.clock.stages_ms.clear()
