@@ -22,19 +22,27 @@ def literal(path: Path) -> np.ndarray:
     return image
 
 
+def assert_same_pixels(found: np.ndarray, path: Path) -> None:
+    """Equal but for OpenCV's bicubic on uint8, which is up to one level off the rounded exact value, and not everywhere
+    the same; the golden face logits (tests/export) say that ours is the published one's."""
+    assert found.dtype == np.uint8
+    enlarged = cv2.imread(str(path)).shape[0] < 224
+    np.testing.assert_allclose(found.astype(int), literal(path).astype(int), rtol=0, atol=int(enlarged))
+
+
 def test_larger_smaller_and_equal_faces() -> None:
     one_of_each = {cv2.imread(str(path)).shape[0]: path for path in FACES}
     assert min(one_of_each) < 224 < max(one_of_each)
     assert 224 in one_of_each
     for path in one_of_each.values():
-        np.testing.assert_array_equal(read_face(path), literal(path))
+        assert_same_pixels(read_face(path), path)
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 100), (100, 300), (225, 224), (223, 224), (1, 1)])
 def test_the_height_alone_decides(tmp_path: Path, height: int, width: int) -> None:
     path = tmp_path / "x.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-    np.testing.assert_array_equal(read_face(path), literal(path))
+    assert_same_pixels(read_face(path), path)
 
 
 def test_the_channels_stay_blue_green_red(tmp_path: Path) -> None:
@@ -46,7 +54,8 @@ def test_the_channels_stay_blue_green_red(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_many_faces_keep_their_order(threads: int) -> None:
     paths = [*FACES[:20], FACES[0]]
-    np.testing.assert_array_equal(read_faces(paths, threads), np.stack([literal(path) for path in paths]))
+    for face, path in zip(read_faces(paths, threads), paths, strict=True):
+        assert_same_pixels(face, path)
     assert read_faces([], threads).shape == (0, 224, 224, 3)
 
 
