@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The whole job on data made here: checkpoint and data set in the published formats → bundle → answers, parity, F1, speed.
+# Needs no GPU and no network. Everything goes to demo-out/, which is made anew.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+
+# Prints a command as one would type it, then runs it.
+step() {
+  printf '\n$ %s\n' "$*"
+  "$@"
+}
+
+# Progress bars are for terminals and are left out of the demo.
+rm -rf demo-out
+step python -m fmmt_deploy.demo demo-out
+step fmmt export --ckpt demo-out/pretrained_model/FacialMMT-RoBERTa --plm-dir demo-out/pretrained_model/roberta-large -o demo-out/bundle -q
+step fmmt inspect demo-out/bundle
+step fmmt run -b demo-out/bundle --data demo-out --split test --engine ort -o demo-out/answers.jsonl -q
+step head -n 2 demo-out/answers.jsonl
+step fmmt parity -b demo-out/bundle --engine ort -q
+step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --reference torch -q
+step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --noise gumbel --seeds 5 -q
+step fmmt bench -b demo-out/bundle --engine torch --engine ort --baseline published -q
