@@ -91,7 +91,7 @@ def bench(
             workloads = [session.dataset(data, split, faces_dir, limit)]
         else:
             workloads = list(_made_workloads(session.bundle, Path(scratch), dialogues, faces or [10.0]))
-        kinds = [typing.cast("EngineKind", choice.value) for choice in dict.fromkeys(engine)]
+        kinds: list[EngineKind] = [choice.value for choice in dict.fromkeys(engine)]
         reports = [_measured(session, kinds, baseline, rounds, workload, shown) for workload in workloads]
         shown.status("measuring memory, an engine at a time")
         memory = {kind: peak_bytes(session.bundle.path, kind, session.threads) for kind in kinds}
