@@ -46,7 +46,7 @@ def read_face(path: Path) -> PixelArray:
     # OpenCV's bicubic on uint8 differs by a level or two between processors (it has a path of its own for Intel's);
     # on float32, rounded once, it is the same everywhere, and nearest to what the published code was measured with
     enlarged = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.rint(enlarged), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(enlarged), 0, 255), np.uint8)
 
 
 def read_faces(paths: Sequence[Path], threads: int = 1) -> PixelArray:

@@ -14,9 +14,10 @@ the dialogue, it is not classified and needs nothing else.
 from __future__ import annotations
 
 import logging
+import tokenize
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,21 @@ __all__ = ["read_jsonl"]
 
 _LOG = logging.getLogger(__name__)
 _KEYS = frozenset({"id", "text", "label", "faces", "audio", "vision", "target"})
+_NOT_NPY = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    tokenize.TokenError,
+)
+"""What NumPy raises for a header that is none; it parses it as Python."""
 
 
 @dataclass(slots=True)
@@ -128,9 +144,9 @@ def _utterance(reader: _Reader, turn: dict[str, object], position: int, where: s
 
 
 def _faces(reader: _Reader, listed: object, rows: int, where: str) -> tuple[Path, ...]:
-    faces: Sequence[object] = [] if listed is None else listed if isinstance(listed, list) else [listed]
-    paths = [face for face in faces if isinstance(face, str)]
-    if len(paths) != len(faces):
+    faces = [] if listed is None else listed
+    paths = [face for face in faces if isinstance(face, str)] if isinstance(faces, list) else []
+    if paths != faces:
         raise DataError(f"{where}: faces is not a list of paths", path=reader.path)
     if min(len(paths), reader.vision.length) != rows:
         what = f"{where} has {len(paths)} faces and {rows} rows of vision features"
@@ -162,12 +178,10 @@ def _read_npy(path: Path, sizes: Sizes, name: str) -> tuple[FloatArray, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             # mapped, so that a header that announces terabytes allocates nothing
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: object = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as problem:
         raise DataError(f"{name} is not there: {path}", path=path) from problem
-    except (ArithmeticError, EOFError, LookupError, MemoryError, OSError, RecursionError, SyntaxError) as problem:
-        raise DataError(f"{name}: {path} is no .npy file", why=str(problem)[:300], path=path) from problem
-    except (TypeError, ValueError, AttributeError, Warning) as problem:
+    except _NOT_NPY as problem:
         raise DataError(f"{name}: {path} is no .npy file", why=str(problem)[:300], path=path) from problem
     shape: tuple[int, ...] = getattr(array, "shape", ())
     if not isinstance(array, np.ndarray) or len(shape) != 2 or shape[1] != sizes.size or array.dtype.kind != "f":

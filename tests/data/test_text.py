@@ -96,7 +96,7 @@ def test_dialogues_that_fit_are_joined_literally(kind: PlmKind, lengths: list[in
 def literal_window(
     kind: PlmKind, tokens: list[list[int]], target: int
 ) -> tuple[tuple[int, int], list[int], tuple[int, int]]:
-    """The first turn and the number of turns, the ids and the target's span of the window the module's text describes."""
+    """First and number of turns, ids and the target's span, of the window that the module's text describes."""
     for size in (len(tokens), 34, 33):
         first = max(0, min(target - size // 2, len(tokens) - size))
         ids, spans = literally_joined(kind, tokens[first : first + size])
