@@ -88,10 +88,11 @@ def write_split(
     sound, mask = _features(labels, audio_length, audio, seed, rng)
     _write_pickle(both / f"meld_{split}_audio_utt.pkl", split, audio=sound, audio_utt_mask=mask, labels=labels)
     vision_length = np.array([min(turn.faces, vision[0]) for turn in kept])
-    sight, mask = _features(labels, vision_length, vision, seed + 1, rng)
-    for folder in (both, directory / "preprocess_data" / "V"):
-        path = folder / f"meld_{split}_vision_utt.pkl"
-        _write_pickle(path, split, vision=sight, vision_utt_mask=mask, labels=labels)
+    sight, mask = _features(labels, np.maximum(vision_length, 1), vision, seed + 1, rng)
+    _write_vision(directory / "preprocess_data" / "V", split, sight, mask, labels)  # reads nothing else: never empty
+    found = (vision_length > 0).astype(np.float32)[:, None]
+    sight, mask = sight * found[..., None], mask * found
+    _write_vision(both, split, sight, mask, labels)
     paths = [[directory / path for path in faces[turn.id]] for turn in kept]
     return WrittenSplit(story, kept, labels, paths, sound, audio_length, sight, mask)
 
@@ -114,6 +115,11 @@ def _write_json(path: Path, value: object) -> None:
 
 def _write_pickle(path: Path, split: str, **arrays: object) -> None:
     path.write_bytes(pickle.dumps({split: arrays}, protocol=4))
+
+
+def _write_vision(folder: Path, split: str, vision: FloatArray, mask: FloatArray, labels: IntArray) -> None:
+    path = folder / f"meld_{split}_vision_utt.pkl"
+    _write_pickle(path, split, vision=vision, vision_utt_mask=mask, labels=labels)
 
 
 def _profiles(story: list[list[Turn]]) -> dict[str, list[str | int]]:

@@ -115,11 +115,10 @@ def test_vision_only_model_has_learned(demo: DemoPaths) -> None:
 
     model = model_from_checkpoint(read_checkpoints(demo.unimodal), tau=1.0, threshold=0.2)
     data = pickle.loads((demo.data / "preprocess_data" / "V" / "meld_test_vision_utt.pkl").read_bytes())["test"]
-    seen = data["vision_utt_mask"].any(1)
-    arrays = {"vision": data["vision"], "vision_mask": data["vision_utt_mask"]}
-    inputs = {name: torch.from_numpy(array[seen]) for name, array in arrays.items()}
+    assert data["vision_utt_mask"].any(1).all()
+    inputs = {"vision": torch.from_numpy(data["vision"]), "vision_mask": torch.from_numpy(data["vision_utt_mask"])}
     answers = model.run("unimodal", inputs)["logits"].argmax(1).numpy()
-    labels = data["labels"][seen]
+    labels = data["labels"]
     by_chance = f1_score(labels, np.full_like(labels, np.bincount(labels).argmax()), average="weighted")
     assert f1_score(labels, answers, average="weighted") > 2 * by_chance
 
