@@ -1,4 +1,10 @@
-"""`manifest.json`: what a bundle holds, and the SHA-256 of every file in it."""
+"""`manifest.json`: what a bundle holds, and the SHA-256 of every file in it.
+
+Each graph's weights are one safetensors file beside its float32 ONNX file (`graphs/fp32/swin.onnx` and
+`graphs/fp32/swin.safetensors`), and that file is two things at once: the graph's external data, which it refers to by
+byte offset, and the weights of the PyTorch reference, which finds them there by name. So both compute on the same
+bytes, bit for bit, and parity needs no checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +75,9 @@ class Manifest:
         emotions: Label names, index = label.
         tau: Temperature of the faces' softmax, above 0.
         threshold: A face is kept if the sum of its squared probabilities is above this; 0 to 1.
-        graphs: For each graph, the ONNX file of each precision.
+        graphs: For each graph, the ONNX file of each precision; float32's has its weights beside it, see above.
         tokenizer: `tokenizer.json`, where the model reads text.
         self_test: Inputs and outputs of every graph, see `selftest`.
-        reference: The PyTorch reference's weights (safetensors), for parity without the checkpoint.
         files: Every file but the manifest; filled in by `BundleWriter.commit`.
         source: The checkpoints it was made from.
         tools: Names and versions of what made it; `fmmt-deploy` is filled in by `BundleWriter.commit`.
@@ -89,7 +94,6 @@ class Manifest:
     graphs: Mapping[GraphName, Mapping[Precision, str]]
     tokenizer: str | None = None
     self_test: str | None = None
-    reference: str | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     source: SourceEntry
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -202,11 +206,7 @@ def _used_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for name, by_precision in manifest.graphs.items():
         for precision, path in by_precision.items():
             yield f"graphs.{name}.{precision}", path
-    for where, optional in (
-        ("tokenizer", manifest.tokenizer),
-        ("self_test", manifest.self_test),
-        ("reference", manifest.reference),
-    ):
+    for where, optional in (("tokenizer", manifest.tokenizer), ("self_test", manifest.self_test)):
         if optional is not None:
             yield where, optional
 

@@ -205,7 +205,7 @@ def write_bundle(path: Path, force: bool = False, needed_bytes: int = 0) -> Iter
         with locked(target.parent):
             recover(target)
             remove_stale(target)
-        check_replaceable(target, force)
+            check_replaceable(target, force)  # under the lock: between a swap's two renames nothing is there to check
         check_room(target, needed_bytes)
         with create_sibling(target) as directory:
             yield BundleWriter(directory, target, force)
