@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo bench clean
+.PHONY: help setup test check demo bench docs clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ demo: setup ## the whole job on embedded data, into demo-out/
 
 bench: setup ## the full-size model with random weights, against the published way of working
 	@benchmarks/full-size.sh
+
+docs: setup ## docs/cli.md from the commands' help, and the README's output from a run of the demo
+	@.venv/bin/python scripts/cli_docs.py
+	@.venv/bin/python scripts/readme_output.py
 
 clean: ## removes what was made: .venv, caches, demo-out/
 	rm -rf .venv build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# RoBERTa-large, Swin-T and fusion with random weights, against the published way of working; takes minutes and 12 GB.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec .venv/bin/fmmt bench --random full --engine torch --engine ort --baseline published --faces 10 --faces 50 "$@"
