@@ -5,10 +5,27 @@ Source of every default: the published FacialMMT (Zheng et al., ACL 2023) as rel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
 
-__all__ = ["Architecture", "FusionSizes", "Modality", "PlmKind", "PlmSizes", "SwinSizes", "UnimodalSizes"]
+__all__ = [
+    "Architecture",
+    "FusionSizes",
+    "Modality",
+    "PartSizes",
+    "PlmKind",
+    "PlmSizes",
+    "SizeProblem",
+    "SwinSizes",
+    "UnimodalSizes",
+    "size_problem",
+]
+
+LARGEST_SIZE = 2**31
+"""No size of a model comes near; more is a damaged file that would exhaust memory."""
+
+SWIN_STAGES = 4
+"""224 pixels are 56 patches, and 7 after three mergings: one window, which can't be halved again."""
 
 Modality = Literal["T+A+V", "V"]
 PlmKind = Literal["roberta", "bert"]
@@ -82,3 +99,46 @@ class Architecture:
         """V: at most so many faces of an utterance are used."""
         sizes = self.fusion or self.unimodal
         return 0 if sizes is None else sizes.vision_length
+
+
+PartSizes: TypeAlias = SwinSizes | PlmSizes | FusionSizes | UnimodalSizes
+
+
+@dataclass(frozen=True, slots=True)
+class SizeProblem:
+    """A size that no model can have: which one, what it should be, what it is."""
+
+    field: str
+    expected: str
+    found: str
+
+
+def size_problem(sizes: PartSizes) -> SizeProblem | None:
+    """The first size of a part that makes no sense, by itself or beside the others; None if all do."""
+    for field in fields(sizes):
+        value = getattr(sizes, field.name)
+        if value == ():
+            return SizeProblem(field.name, "not empty", "an empty list")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not 0 < number < LARGEST_SIZE:
+                return SizeProblem(field.name, f"above 0 and below {LARGEST_SIZE}", "something else")
+    return _swin_problem(sizes) if isinstance(sizes, SwinSizes) else _heads_problem(sizes)
+
+
+def _heads_problem(sizes: PlmSizes | FusionSizes | UnimodalSizes) -> SizeProblem | None:
+    if sizes.hidden_size % sizes.heads:
+        return SizeProblem("heads", f"a divisor of hidden_size {sizes.hidden_size}", str(sizes.heads))
+    if isinstance(sizes, FusionSizes) and (sizes.hidden_size % 2 or sizes.hidden_size < 4):
+        return SizeProblem("hidden_size", "even and at least 4, for sines and cosines", str(sizes.hidden_size))
+    return None
+
+
+def _swin_problem(sizes: SwinSizes) -> SizeProblem | None:
+    if len(sizes.heads) != len(sizes.depths):
+        return SizeProblem("heads", f"as many as depths ({len(sizes.depths)})", str(len(sizes.heads)))
+    if len(sizes.depths) > SWIN_STAGES:
+        return SizeProblem("depths", f"at most {SWIN_STAGES}", str(len(sizes.depths)))
+    for stage, heads in enumerate(sizes.heads):
+        if (width := sizes.embed_dim * 2**stage) % heads:
+            return SizeProblem(f"heads[{stage}]", f"a divisor of the stage's width {width}", str(heads))
+    return None

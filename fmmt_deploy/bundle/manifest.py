@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Literal
 
-from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.architecture import Architecture, size_problem
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_object_from_text
 from fmmt_deploy.types import EMOTIONS, GraphName
@@ -42,8 +42,6 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 _EXPORT_AGAIN = "Export the bundle again with `fmmt export`."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LARGEST_SIZE = 2**31
-"""No size of a model comes near; more is a damaged file that would exhaust memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,21 +224,5 @@ def _check_architecture(architecture: Architecture) -> None:
                 "present" if part in wanted else "null",
                 f"the other, in a model of {architecture.modality}",
             )
-        if sizes is not None:
-            _check_sizes(sizes, f"architecture.{part}")
-
-
-def _check_sizes(sizes: object, where: str) -> None:
-    for field_ in fields(sizes):  # type: ignore[arg-type]  # every part is a dataclass
-        value = getattr(sizes, field_.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (int, float)) and not 0 < number < _LARGEST_SIZE:
-                raise JsonValueError(f"{where}.{field_.name}", f"above 0 and below {_LARGEST_SIZE}", "something else")
-        if value == ():
-            raise JsonValueError(f"{where}.{field_.name}", "not empty", "an empty list")
-    heads, hidden = getattr(sizes, "heads", None), getattr(sizes, "hidden_size", None)
-    if isinstance(heads, int) and isinstance(hidden, int) and hidden % heads:
-        raise JsonValueError(f"{where}.heads", f"a divisor of hidden_size {hidden}", str(heads))
-    depths = getattr(sizes, "depths", None)
-    if depths is not None and isinstance(heads, tuple) and len(depths) != len(heads):
-        raise JsonValueError(f"{where}.heads", f"as many as depths ({len(depths)})", str(len(heads)))
+        if sizes is not None and (problem := size_problem(sizes)) is not None:
+            raise JsonValueError(f"architecture.{part}.{problem.field}", problem.expected, problem.found)
