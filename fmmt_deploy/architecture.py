@@ -24,6 +24,9 @@ __all__ = [
 LARGEST_SIZE = 2**31
 """No size of a model comes near; more is a damaged file that would exhaust memory."""
 
+MOST_TOKENS = 512
+"""No utterance has more words than a dialogue may have tokens."""
+
 SWIN_STAGES = 4
 """224 pixels are 56 patches, and 7 after three mergings: one window, which can't be halved again."""
 
@@ -128,8 +131,12 @@ def size_problem(sizes: PartSizes) -> SizeProblem | None:
 def _heads_problem(sizes: PlmSizes | FusionSizes | UnimodalSizes) -> SizeProblem | None:
     if sizes.hidden_size % sizes.heads:
         return SizeProblem("heads", f"a divisor of hidden_size {sizes.hidden_size}", str(sizes.heads))
-    if isinstance(sizes, FusionSizes) and (sizes.hidden_size % 2 or sizes.hidden_size < 4):
+    if not isinstance(sizes, FusionSizes):
+        return None
+    if sizes.hidden_size % 2 or sizes.hidden_size < 4:
         return SizeProblem("hidden_size", "even and at least 4, for sines and cosines", str(sizes.hidden_size))
+    if sizes.text_length > MOST_TOKENS:
+        return SizeProblem("text_length", f"at most {MOST_TOKENS}", str(sizes.text_length))
     return None
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fmmt_deploy.architecture import Architecture
-from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.checkpoints import CONFIG, SCHEMA, WEIGHTS, Checkpoint
+from fmmt_deploy.errors import CheckpointError, EnvironmentProblem
 from fmmt_deploy.training.model import ReferenceModel
+from fmmt_deploy.training.run_folder import CONFIG, SCHEMA, TOKENIZER, WEIGHTS, RunConfig
+from fmmt_deploy.training.weights import Checkpoint
 from fmmt_deploy.types import GRAPHS, GraphName
 
 __all__ = ["model_from_checkpoint", "model_from_weight_files", "parts_of_model", "save_checkpoint", "save_weights"]
@@ -31,14 +34,16 @@ def model_from_checkpoint(checkpoint: Checkpoint, tau: float, threshold: float) 
     """
     model = _empty_model(checkpoint.architecture, tau, threshold)
     for name, part in parts_of_model(model).items():
-        _load(part, name, checkpoint.parts[name])
+        shapes = {key: array.shape for key, array in checkpoint.parts[name].items()}
+        _check(part, name, shapes)
+        _load(part, {key: torch.tensor(array) for key, array in checkpoint.parts[name].items()})
     return _complete(model)
 
 
 def model_from_weight_files(
     architecture: Architecture, files: Mapping[GraphName, Path], tau: float, threshold: float
 ) -> ReferenceModel:
-    """Builds the model from the safetensors files of its graphs, as `save_weights` wrote them.
+    """Builds the model from the safetensors files of its graphs, as `save_weights` wrote them; they stay mapped.
 
     Raises:
         CheckpointError: A file does not fit the architecture.
@@ -46,9 +51,11 @@ def model_from_weight_files(
     model = _empty_model(architecture, tau, threshold)
     for name, part in parts_of_model(model).items():
         try:
-            part.load_state_dict(load_file(files[name]), strict=False, assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{files[name]} does not fit the architecture: {error}", path=files[name]) from error
+            tensors = load_file(files[name])
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{files[name]} can't be read: {error}.", path=files[name]) from error
+        _check(part, name, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+        _load(part, tensors)
     return _complete(model)
 
 
@@ -57,30 +64,65 @@ def parts_of_model(model: ReferenceModel) -> dict[GraphName, nn.Module]:
     return {name: getattr(model, name) for name in GRAPHS if hasattr(model, name)}
 
 
-def save_weights(part: nn.Module, path: Path) -> None:
-    """Writes one part's float tensors as safetensors, with our names."""
-    tensors = {n: t.contiguous() for n, t in part.state_dict().items() if t.is_floating_point()}
-    save_file(tensors, path)
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Writes a module's float tensors as safetensors, with our names.
+
+    Raises:
+        EnvironmentProblem: It can't be written; a full disk, for one.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in _weights(module).items()}, path)
+    except SafetensorError as error:
+        raise EnvironmentProblem(
+            f"{path} can't be written.", why=str(error), fix="Free some space, or write elsewhere.", path=path
+        ) from error
 
 
-def save_checkpoint(model: ReferenceModel, folder: Path) -> None:
-    """Writes a run folder of ours: safetensors and a JSON configuration."""
+def save_checkpoint(model: ReferenceModel, folder: Path, tokenizer: str | None = None) -> None:
+    """Writes a run folder of ours (see `run_folder`); each file is replaced in one step, the configuration last.
+
+    Args:
+        model: It.
+        folder: Where to; made if need be.
+        tokenizer: Content of its `tokenizer.json`, without which a model that reads text can't be exported from the
+            folder alone. Without it, one that is there stays.
+
+    Raises:
+        EnvironmentProblem: It can't be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: t.contiguous() for n, t in model.state_dict().items() if t.is_floating_point()}
-    save_file(tensors, folder / WEIGHTS)
-    config = {
-        "schema": SCHEMA,
-        "architecture": asdict(model.architecture),
-        "tau": model.tau,
-        "threshold": model.threshold,
-    }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if tokenizer is not None:
+        with _replaced(folder / TOKENIZER) as path:
+            path.write_text(tokenizer, encoding="utf-8")
+    with _replaced(folder / WEIGHTS) as path:
+        save_weights(model, path)
+    config = RunConfig(SCHEMA, model.architecture, model.tau, model.threshold)
+    with _replaced(folder / CONFIG) as path:
+        path.write_text(json.dumps(asdict(config), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _load(part: nn.Module, name: GraphName, tensors: Mapping[str, NDArray[Any]]) -> None:
-    wanted = {n: tuple(t.shape) for n, t in part.state_dict().items() if t.is_floating_point()}
-    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    for problem, names in (("lacks", missing), ("has the unknown", unknown)):
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `path` once it has reached the disk, or is removed."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers that a checkpoint must have: all floats (a batch counter is none)."""
+    return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+
+
+def _check(part: nn.Module, name: GraphName, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    wanted = {key: tuple(tensor.shape) for key, tensor in _weights(part).items()}
+    missing, unknown = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    for problem, names in (("lacks the", missing), ("has the unknown", unknown)):
         if names:
             raise CheckpointError(
                 f"The checkpoint {problem} tensor {names[0]} of {name}"
@@ -89,13 +131,17 @@ def _load(part: nn.Module, name: GraphName, tensors: Mapping[str, NDArray[Any]])
                 tensor=names[0],
             )
     for key, shape in wanted.items():
-        if tensors[key].shape != shape:
+        if shapes[key] != shape:
             raise CheckpointError(
-                f"{name}: {key} has shape {tensors[key].shape}, expected {shape} by the other tensors.",
+                f"{name}: {key} has shape {shapes[key]}, expected {shape} by the other tensors.",
                 fix="The checkpoint is damaged, or put together from different models.",
                 tensor=key,
             )
-    part.load_state_dict({n: torch.tensor(tensors[n]) for n in wanted}, strict=False, assign=True)
+
+
+def _load(part: nn.Module, tensors: dict[str, Tensor]) -> None:
+    # Not torch's own strictness: it wants the batch counter too, which no answer depends on.
+    part.load_state_dict(tensors, strict=False, assign=True)
 
 
 class _WithoutMemory(TorchFunctionMode):
