@@ -65,10 +65,18 @@ def read_pickle(path: Path, error: type[FmmtError] = DataError) -> object:
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist", path=path) from problem
     except _CORRUPT as problem:
-        reason = str(problem)[:300] or type(problem).__name__
+        reason = _reason(problem)
         refused = reason.startswith("refused")
         fix = "Nothing in it was run. " + ("Don't use it elsewhere." if refused else "Check that it is complete.")
         raise error(f"{path} can't be read as a pickle or torch file", why=reason, fix=fix, path=path) from problem
+
+
+def _reason(problem: BaseException) -> str:
+    """Our own words and the system's speak for themselves; what the standard library stumbles over does not."""
+    text = str(problem)[:300] or type(problem).__name__
+    if isinstance(problem, pickle.UnpicklingError | zipfile.BadZipFile | EOFError | OSError | ValueError):
+        return text
+    return f"it is no pickle, or a damaged one ({type(problem).__name__}: {text})"
 
 
 def read_arrays(path: Path) -> object:

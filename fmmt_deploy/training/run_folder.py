@@ -68,13 +68,22 @@ def read_run_folder(folder: Path) -> Checkpoint:
 def _config(path: Path) -> RunConfig:
     try:
         values = json_object_from_text(path.read_text(encoding="utf-8"))
-        if values.get("schema") != SCHEMA:
-            raise JsonValueError("schema", SCHEMA, ascii(values.get("schema"))[:60])
+        if (schema := values.get("schema")) != SCHEMA:
+            raise _other_schema(path, schema)
         run = dataclass_from_json(RunConfig, values)
         _check(run)
     except (JsonValueError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not a run's configuration: {error}.", fix=_FIX, path=path) from error
     return run
+
+
+def _other_schema(path: Path, schema: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a run's configuration of ours: expected the schema {SCHEMA}, found {ascii(schema)[:60]}.",
+        why="A language model's own folder has a config.json too, and is no checkpoint." if schema is None else "",
+        fix="Give a language model's folder as --plm-dir." if schema is None else _FIX,
+        path=path,
+    )
 
 
 def _check(run: RunConfig) -> None:
