@@ -1,0 +1,35 @@
+"""Bundles that are made once a session, because making them takes seconds."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmmt_deploy.bundle.store import Bundle
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads would wait busily for each other's slow steps
+
+
+@pytest.fixture(scope="session", params=["roberta", "bert"])
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `tests.models.Golden`."""
+    from tests.models import make_golden  # imports PyTorch, which most tests don't need
+
+    return make_golden(request.param, tmp_path_factory.mktemp(f"golden-{request.param}"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    """Gives the bundle of a model of `tests.models.TINY`."""
+    folder: Path = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def bundle(name: str) -> Bundle:
+        from tests.models import export_tiny
+
+        return export_tiny(name, folder / name)
+
+    return bundle
