@@ -21,4 +21,4 @@ step head -n 2 demo-out/answers.jsonl
 step fmmt parity -b demo-out/bundle --engine ort -q
 step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --reference torch -q
 step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --noise gumbel --seeds 5 -q
-step fmmt bench -b demo-out/bundle --engine torch --engine ort --baseline published -q
+step fmmt bench -b demo-out/bundle --engine torch --engine ort --baseline published --dialogues 1 -q

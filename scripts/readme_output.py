@@ -11,7 +11,8 @@ BEGIN, END = "<!-- demo output: begin -->", "<!-- demo output: end -->"
 
 
 def shortened(printed: str) -> str:
-    """The demo's output without what only a log needs: the long inspection, and lines of raw answers cut to width."""
+    """The demo's output without what a reader can do without: the inspection, the stages, the ends of raw answers."""
+    printed = re.sub(r"where the time goes\n.*?\n\n", "", printed, flags=re.DOTALL)
     steps = re.split(r"\n(?=\$ )", printed.strip())
     kept = [step for step in steps if not step.startswith("$ fmmt inspect")]
     lines = "\n\n".join(step.strip() for step in kept).replace(f"{ROOT}/", "").splitlines()
