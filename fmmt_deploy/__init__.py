@@ -1,2 +1,1 @@
 """Turns a trained FacialMMT model into graphs and engines for production, and proves that they still answer alike."""
-
