@@ -10,16 +10,36 @@ import numpy as np
 from fmmt_deploy.engines.protocol import Array
 from fmmt_deploy.errors import UsageError
 
-__all__ = ["check_inputs"]
+__all__ = ["RANKS", "check_inputs"]
+
+RANKS: Mapping[str, int] = {
+    "faces": 4,
+    "input_ids": 2,
+    "attention_mask": 2,
+    "token_states": 3,
+    "text_row": 1,
+    "text_start": 1,
+    "text_length": 1,
+    "audio": 3,
+    "audio_length": 1,
+    "vision": 3,
+    "vision_mask": 2,
+    "face_logits": 2,
+    "face_index": 2,
+    "noise": 3,
+}
+"""How many axes each input has, in whichever graph it is."""
 
 
 def check_inputs(graph: str, expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, Array]) -> None:
-    """Raises UsageError where an input is missing, unknown, empty, or of another type."""
+    """Raises UsageError where an input is missing, unknown, empty, or of another type or rank."""
     if inputs.keys() != expected.keys():
         missing, unknown = sorted(expected.keys() - inputs.keys()), sorted(inputs.keys() - expected.keys())
         raise UsageError(f"{graph} takes {sorted(expected)}; missing {missing}, unknown {unknown}.")
     for name, array in inputs.items():
         if array.dtype != expected[name]:
             raise UsageError(f"{graph} takes {name} as {expected[name]}, not {array.dtype}.")
+        if array.ndim != RANKS[name]:
+            raise UsageError(f"{graph} takes {name} with {RANKS[name]} axes, found shape {array.shape}.")
         if array.size == 0:
             raise UsageError(f"{graph} takes no empty {name}, found shape {array.shape}.")
