@@ -1,23 +1,24 @@
 """How fast this machine multiplies float32 matrices: the limit that every stage is measured against.
 
-The default product is NumPy's, on as many threads as its BLAS was started with: set `OPENBLAS_NUM_THREADS` (or
-`OMP_NUM_THREADS`, `MKL_NUM_THREADS`) before Python starts to what the engines use, or give the engines' own product,
-for example an ONNX Runtime session of one MatMul. Rates drift on shared machines, so take samples between the engines'
-(`interleaved` in `statistics`) and compare with those.
+Which library multiplies fastest differs between machines, so `fastest_rate` tries those that are there and keeps the
+best: a stage is held against what this machine can do, not against what NumPy makes of it. NumPy's product runs on as
+many threads as its BLAS was started with (`OPENBLAS_NUM_THREADS`). Rates drift on shared machines, so take samples
+between the engines' (`interleaved` in `statistics`) and compare with those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
-from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.errors import EnvironmentProblem, FmmtError
 from fmmt_deploy.types import FloatArray
 
-__all__ = ["MatrixRate", "MeasuredRate"]
+__all__ = ["MatrixRate", "MeasuredRate", "fastest_rate"]
 
 MIN_SAMPLES = 5
 
@@ -95,3 +96,35 @@ class MatrixRate:
 
     def _numpy_product(self, left: FloatArray, right: FloatArray) -> object:
         return np.matmul(left, right, out=self._product)
+
+
+def fastest_rate(threads: int, size: int = 1536, seconds: float = 0.3) -> MatrixRate:
+    """The library whose product is fastest here: NumPy, or ONNX Runtime if it is installed.
+
+    Args:
+        threads: For ONNX Runtime.
+        size: Rows and columns.
+        seconds: How long each is tried.
+    """
+    rates = [MatrixRate(size)]
+    with suppress(EnvironmentProblem):
+        rates.append(MatrixRate(size, _onnxruntime_product(size, threads)))
+    return max(rates, key=lambda rate: rate.measure(seconds).highest_tflops)
+
+
+def _onnxruntime_product(size: int, threads: int) -> Callable[[FloatArray, FloatArray], object]:
+    """A session of one Gemm whose right side is a constant, as a model's weights are."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from fmmt_deploy.engines.ort.load import import_onnxruntime
+
+    ort = import_onnxruntime()
+    weight = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in ("x", "y"))
+    node = helper.make_node("Gemm", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "product", [x], [y], [numpy_helper.from_array(weight, "w")])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda left, _: session.run(None, {"x": left})

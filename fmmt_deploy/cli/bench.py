@@ -123,7 +123,7 @@ def _measured(
     shown: Output,
 ) -> BenchReport:
     from fmmt_deploy.benchmark.contenders import opened_contenders, tokens_of_dialogues
-    from fmmt_deploy.benchmark.matrix_rate import MatrixRate
+    from fmmt_deploy.benchmark.matrix_rate import fastest_rate
     from fmmt_deploy.benchmark.report import report
     from fmmt_deploy.benchmark.run import measure
 
@@ -132,7 +132,7 @@ def _measured(
     with opened as contenders:
         total = len(contenders) * rounds * len(workload.dialogues)
         with shown.progress("dialogues", total) as advance:
-            measured, rates = measure(contenders, workload, rounds, MatrixRate(), advance)
+            measured, rates = measure(contenders, workload, rounds, fastest_rate(session.threads), advance)
     tokens = tokens_of_dialogues(session.bundle, workload)
     return report(measured, rates, workload, tokens, session.bundle, rounds, session.threads)
 
