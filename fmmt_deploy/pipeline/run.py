@@ -157,7 +157,10 @@ class Pipeline:
             for first in range(0, len(faces), self.face_batch):
                 batch = faces[first : first + self.face_batch]
                 logits.append(self.engines["swin"].run({"faces": batch})["face_logits"])
-        return np.concatenate(logits)
+        found = np.concatenate(logits)
+        if not np.isfinite(found).all():  # NaN exceeds no threshold: the gate would quietly drop the face
+            raise _overflowed("The face model answered NaN or infinity.")
+        return found
 
     def _prepared(self, groups: tuple[Group, ...]) -> Iterator[tuple[Group, Iterator[Step]]]:
         """Each group with its steps, whose faces are read while the step before is computed."""
@@ -194,9 +197,13 @@ def _ahead(
 
 def _prediction(utterance: str, logits: FloatArray, kept: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Prediction:
     if not np.isfinite(logits).all():
-        raise FmmtError(
-            f"The model answered {logits} for utterance {utterance}.",
-            why="Its weights or its inputs overflowed on the way.",
-            fix="Run `fmmt parity` on this bundle and engine.",
-        )
+        raise _overflowed(f"The model answered {logits} for utterance {utterance}.")
     return Prediction(utterance, logits, tuple(kept.tolist()))
+
+
+def _overflowed(what: str) -> FmmtError:
+    return FmmtError(
+        what,
+        why="Its weights or its inputs overflowed on the way.",
+        fix="Run `fmmt parity` on this bundle and engine.",
+    )
