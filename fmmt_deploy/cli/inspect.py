@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.export.costs import GraphCost, Workload
     from fmmt_deploy.training.checkpoints import Checkpoint
 
 __all__ = ["inspect"]
@@ -24,32 +25,51 @@ Sizes = Mapping[str, Mapping[str, object]]
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint: a file or a folder.", show_default=False)],
+    plm_dir: Annotated[
+        Path | None,
+        typer.Option("--plm-dir", metavar="DIR", help="The language model's folder, for a plain state dict."),
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of a dialogue, to tell costs.")] = 134,
+    faces: Annotated[float, typer.Option("--faces", min=0, help="Faces of an utterance, likewise.")] = 10.0,
+    utterances_per_dialogue: Annotated[
+        float, typer.Option("--utterances-per-dialogue", min=1, help="They share the dialogue's encoding.")
+    ] = 9.3,
     as_json: JsonOutput = False,
 ) -> None:
-    """Says what is in a bundle or a checkpoint, after checking all of it.
+    """Says what is in a bundle or a checkpoint, after checking all of it, and what an utterance costs in a bundle.
 
-    Example: fmmt inspect my-bundle
+    Example: fmmt inspect my-bundle --faces 50
     """
     from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 
     output = Output("inspect", as_json)
     if (path / MANIFEST_NAME).is_file() or not path.exists():
-        _inspect_bundle(path, output)
+        from fmmt_deploy.export.costs import Workload
+
+        _inspect_bundle(path, Workload(tokens, faces, utterances_per_dialogue), output)
     else:
-        _inspect_checkpoint(path, output)
+        _inspect_checkpoint(path, plm_dir, output)
 
 
-def _inspect_bundle(path: Path, output: Output) -> None:
+def _inspect_bundle(path: Path, workload: Workload, output: Output) -> None:
     from dataclasses import asdict
 
     from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.export.costs import costs_of_bundle
 
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     size = sum(entry.size_bytes for entry in manifest.files.values())
     sizes = {name: part for name, part in asdict(manifest.architecture).items() if isinstance(part, dict)}
-    document = {"kind": "bundle", "path": path, "modality": manifest.architecture.modality, "size_bytes": size}
-    output.result({**document, "manifest": asdict(manifest)}, *_bundle_parts(bundle, size, sizes))
+    document: dict[str, object] = {
+        "kind": "bundle",
+        "path": path,
+        "modality": manifest.architecture.modality,
+        "size_bytes": size,
+    }
+    costs = costs_of_bundle(bundle, workload)
+    document |= {"workload": workload, "costs": costs, "manifest": asdict(manifest)}
+    output.result(document, *_bundle_parts(bundle, size, sizes), _costs_table(costs, workload))
 
 
 def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
@@ -79,12 +99,44 @@ def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
     ]
 
 
-def _inspect_checkpoint(path: Path, output: Output) -> None:
+def _costs_table(costs: Sequence[GraphCost], workload: Workload) -> Table:
+    """Per graph, and the sum of each graph's most precise form, which is what runs by default."""
+    first = {cost.graph: cost for cost in reversed(costs)}.values()
+    rows = [
+        (
+            cost.graph,
+            cost.precision,
+            readable_bytes(cost.weight_bytes),
+            f"{cost.flops / 1e9:.3f}",
+            cost.unit,
+            f"{cost.flops_per_utterance / 1e9:.3f}",
+            readable_bytes(round(cost.input_bytes_per_utterance)),
+        )
+        for cost in costs
+    ]
+    total = (
+        "together",
+        "",
+        readable_bytes(sum(cost.weight_bytes for cost in first)),
+        "",
+        "",
+        f"{sum(cost.flops_per_utterance for cost in first) / 1e9:.3f}",
+        readable_bytes(round(sum(cost.input_bytes_per_utterance for cost in first))),
+    )
+    title = (
+        f"Cost of an utterance with {workload.faces:g} faces, in a dialogue of {workload.tokens} tokens that "
+        f"{workload.utterances_per_dialogue:g} utterances share"
+    )
+    heads = ("graph", "precision", "weights", "GFLOP", "per", "GFLOP/utterance", "input/utterance")
+    return Table(title, heads, [*rows, total])
+
+
+def _inspect_checkpoint(path: Path, plm_dir: Path | None, output: Output) -> None:
     from dataclasses import asdict
 
     from fmmt_deploy.training.checkpoints import read_checkpoint
 
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, plm_dir)
     sizes = {str(name): asdict(part) for name, part in checkpoint.sizes.items()}
     weights = [
         {"part": name, "tensors": len(tensors), "parameters": sum(tensor.size for tensor in tensors.values())}

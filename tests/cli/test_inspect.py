@@ -1,11 +1,15 @@
+import hashlib
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fmmt_deploy.bundle.store import Bundle
 from tests.bundle.samples import FULL, make_bundle
-from tests.cli.running import exit_code, in_own_process
+from tests.cli.running import REPOSITORY, exit_code, in_own_process
 from tests.golden import GOLDEN
 
 PUBLISHED = GOLDEN / "roberta" / "pretrained_model"
@@ -73,3 +77,97 @@ def test_unimodal_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_torch() -> None:
     code = "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None"
     assert in_own_process(code, "inspect", str(PUBLISHED / "FacialMMT-RoBERTa")).returncode == 0
+
+
+def test_costs_of_a_bundle(tiny_bundle: Callable[[str], Bundle], capsys: pytest.CaptureFixture[str]) -> None:
+    """Against PyTorch's own FLOP counter on the reference, and sizes of files and of the architecture's arrays."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from fmmt_deploy.training.presets import PRESETS, random_model
+
+    bundle = tiny_bundle("roberta")
+    options = ("--tokens", "50", "--faces", "4", "--utterances-per-dialogue", "8")
+    assert exit_code("inspect", str(bundle.path), *options, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["workload"] == {"tokens": 50, "faces": 4.0, "utterances_per_dialogue": 8.0}
+    costs = {cost["graph"]: cost for cost in found["costs"]}
+    assert {(name, cost["precision"], cost["unit"]) for name, cost in costs.items()} == {
+        ("swin", "fp32", "face"),
+        ("plm", "fp32", "dialogue"),
+        ("fusion", "fp32", "utterance"),
+    }
+
+    model, ids = random_model(PRESETS["tiny"]), torch.ones(1, 50, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model.run("plm", {"input_ids": ids, "attention_mask": ids})
+    assert costs["plm"]["flops"] == pytest.approx(counter.get_total_flops(), rel=0.01)
+    with FlopCounterMode(display=False) as counter:
+        model.run("swin", {"faces": torch.zeros(1, 224, 224, 3, dtype=torch.uint8)})
+    assert costs["swin"]["flops"] == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+    assert costs["swin"]["flops_per_utterance"] == 4 * costs["swin"]["flops"]
+    assert costs["plm"]["flops_per_utterance"] == costs["plm"]["flops"] / 8
+    assert costs["fusion"]["flops_per_utterance"] == costs["fusion"]["flops"]
+    assert costs["swin"]["input_bytes_per_utterance"] == 4 * 224 * 224 * 3
+    assert costs["plm"]["input_bytes_per_utterance"] == 2 * 8 * 50 / 8  # ids and mask, int64
+    arrays = 14 * 24 + 6 * 16 + 6 + 6 * 7  # audio, vision, its mask, noise: float32
+    numbers = 4 + 6  # row, start and length of the words, length of the audio; indices of faces: int64
+    assert costs["fusion"]["input_bytes_per_utterance"] == 4 * arrays + 8 * numbers
+    for name, cost in costs.items():
+        assert cost["weight_bytes"] >= 0.9 * bundle.manifest.files[f"graphs/fp32/{name}.safetensors"].size_bytes
+
+
+def test_costs_as_text(tiny_bundle: Callable[[str], Bundle], capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny_bundle("unimodal")
+    assert exit_code("inspect", str(bundle.path)) == 0
+    text = capsys.readouterr().out
+    assert "Cost of an utterance with 10 faces, in a dialogue of 134 tokens that 9.3 utterances share" in text
+    *_, unimodal, together = text.splitlines()
+    assert unimodal.split()[:2] == ["unimodal", "fp32"]
+    assert together.split()[-2:] == unimodal.split()[-2:]
+    assert exit_code("inspect", str(bundle.path), "--faces", "-1") == 2
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/pretrained_model/*/*.pt")), ids=lambda path: path.name)
+def test_every_golden_checkpoint(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("inspect", str(path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sha256"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    parts = {part["part"]: part["parameters"] for part in found["parts"]}
+    assert parts.keys() == found["sizes"].keys()
+    if "swin" in path.name:  # the golden data's own list of tensors
+        recipe = json.loads((path.parents[2] / "swin_recipe.json").read_text())
+        assert parts == {"swin": sum(math.prod(shape) for shape in recipe["shapes"].values())}
+    else:
+        assert set(parts) == ({"unimodal"} if "unimodal" in path.name else {"plm", "fusion"})
+
+
+def test_own_and_plain_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.numpy import save_file
+
+    from fmmt_deploy.training.loading import save_checkpoint
+    from fmmt_deploy.training.presets import PRESETS, random_model
+    from tests.training.samples import multimodal, plm_dir, state_dict
+
+    model = random_model(PRESETS["tiny"])
+    save_checkpoint(model, tmp_path / "run")
+    assert exit_code("inspect", str(tmp_path / "run"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"] == {"tau": 1.0, "threshold": 0.2}
+    floats = sum(t.numel() for t in model.state_dict().values() if t.is_floating_point())
+    assert sum(part["parameters"] for part in found["parts"]) == floats
+
+    plain = tmp_path / "x.safetensors"
+    save_file({name: tensor.numpy() for name, tensor in state_dict(multimodal("roberta")).items()}, plain)
+    assert exit_code("inspect", str(plain)) == 8
+    assert "--plm-dir" in capsys.readouterr().err
+    assert exit_code("inspect", str(plain), "--plm-dir", str(plm_dir("roberta"))) == 0
+    assert "checkpoint of plm, fusion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["README.md", "tests/golden/roberta/expected.npz", "docs"])
+def test_what_is_nothing_of_ours(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("inspect", str(REPOSITORY / name)) == 8
+    error = capsys.readouterr().err
+    assert any(reason in error for reason in ("it is no pickle", "torch.save", "holds no checkpoint"))
