@@ -1,0 +1,111 @@
+"""The architecture at full size, with random weights: time, memory, and building with TensorRT-RTX."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.bundle.store import Bundle
+from tests.cli.running import REPOSITORY, in_own_process
+from tests.export.test_tensorrt import engine_bytes, profile
+
+pytestmark = pytest.mark.slow
+
+EXPORT_SECONDS, EXPORT_BYTES = 180, 12 * 2**30
+"""As promised, on two cores."""
+
+PEAK = """
+import atexit
+from pathlib import Path
+def peak():
+    lines = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    Path({file!r}).write_text(str(1024 * int(lines['VmHWM'].split()[0])))
+atexit.register(peak)
+"""
+"""Writes the largest resident memory of the process, in bytes, when it ends; getrusage's includes that of the process
+it was forked from."""
+
+EXPORT = """
+import sys
+from pathlib import Path
+from fmmt_deploy.export.export import export_bundle
+from fmmt_deploy.export.source import Source
+from fmmt_deploy.training.presets import PRESETS, random_model
+from tests.models import accept_on_ort, tiny_source
+source = Source(random_model(PRESETS['full']), tiny_source('roberta').tokenizer, {})
+export_bundle(source, Path(sys.argv[1]), accept=accept_on_ort)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, float, int]:
+    """The bundle, how many seconds it took to make, and how many bytes of memory."""
+    folder = tmp_path_factory.mktemp("full")
+    start = time.perf_counter()
+    command = [sys.executable, "-c", PEAK.format(file=str(folder / "peak")) + EXPORT, str(folder / "bundle")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    return Bundle.open(folder / "bundle"), seconds, int((folder / "peak").read_text())
+
+
+def test_export(exported: tuple[Bundle, float, int]) -> None:
+    _, seconds, peak = exported
+    assert seconds < EXPORT_SECONDS
+    assert peak < EXPORT_BYTES
+
+
+def test_run(exported: tuple[Bundle, float, int], tmp_path: Path) -> None:
+    """In less than 1.3 times the graphs' weights and 500 MB: no weight is held twice."""
+    bundle = exported[0]
+    weights = sum(
+        entry.size_bytes for name, entry in bundle.manifest.files.items() if Path(name).suffix == ".safetensors"
+    )
+    data = write_dialogues(tmp_path, bundle.manifest.architecture, dialogues=3, turns=9, faces=10)
+    out = tmp_path / "out.jsonl"
+    arguments = ("run", "-b", str(bundle.path), "--data", str(data), "--engine", "ort", "-o", str(out), "-q")
+    done = in_own_process(PEAK.format(file=str(tmp_path / "peak")), *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(answers) == 27
+    assert np.isfinite([answer["logits"] for answer in answers]).all()
+    assert int((tmp_path / "peak").read_text()) < 1.3 * weights + 500e6
+
+
+@pytest.mark.parametrize("graph", ["swin", "plm", "fusion"])
+def test_tensorrt(exported: tuple[Bundle, float, int], graph: str) -> None:
+    bundle = exported[0]
+    file = bundle.graph(graph)
+    weights = file.with_suffix(".safetensors").stat().st_size
+    assert engine_bytes(file, profile(bundle.manifest.architecture, graph)) > 0.9 * weights  # they are all in it
+
+
+def write_dialogues(folder: Path, architecture: Architecture, dialogues: int, turns: int, faces: int) -> Path:
+    """A JSONL of dialogues of MELD's usual length."""
+    sizes = architecture.fusion
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(faces):
+        images.append(f"{number}.jpg")
+        assert cv2.imwrite(str(folder / images[-1]), rng.integers(0, 256, (160, 160, 3), np.uint8))
+    np.save(folder / "audio.npy", rng.standard_normal((60, sizes.audio_size)).astype(np.float32))
+    np.save(folder / "vision.npy", rng.standard_normal((faces, sizes.vision_size)).astype(np.float32))
+    features = {
+        "faces": images,
+        "audio": "audio.npy",
+        "vision": "vision.npy",
+        "text": "so what are you going to do now",
+    }
+    lines = [
+        {"id": f"d{d}", "utterances": [{"id": f"d{d}_{turn}", **features} for turn in range(turns)]}
+        for d in range(dialogues)
+    ]
+    path = folder / "dialogues.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
