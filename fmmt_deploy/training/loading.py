@@ -70,12 +70,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
     Raises:
         EnvironmentProblem: It can't be written; a full disk, for one.
     """
-    path.touch()
-    mode = path.stat().st_mode
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in _weights(module).items()}, path)
         path.chmod(mode)  # safetensors' are for their owner only; a bundle is to be passed on
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise EnvironmentProblem(
             f"{path} can't be written.", why=str(error), fix="Free some space, or write elsewhere.", path=path
         ) from error

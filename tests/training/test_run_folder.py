@@ -125,7 +125,7 @@ def _half_written(_tensors: object, path: Path) -> None:
     raise SafetensorError("No space left on device")
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="can't be written"):
         save_weights(random_model(V_ONLY), tmp_path / "missing" / "x.safetensors")
 
