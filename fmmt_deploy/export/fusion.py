@@ -164,7 +164,7 @@ def _column(count: int) -> NDArray[np.float32]:
 
 def key_bias(graph: GraphBuilder, mask: str) -> str:
     """0 for real keys, −10000 for masked ones: (U, 1, 1, count) from a mask (U, count)."""
-    return graph.op("Unsqueeze", graph.mul(graph.add(mask, -1.0), -MASKED), graph.constant([1, 2]))
+    return graph.op("Unsqueeze", _hidden(graph, mask), graph.constant([1, 2]))
 
 
 def utterance_encoder(
@@ -247,7 +247,16 @@ def additive_attention(graph: GraphBuilder, x: str, count: int, mask: str, size:
             "Gemm", x, graph.weight("attention.P.weight"), graph.constant(read("attention.P.bias") + query), transB=1
         )
         scores = graph.reshape(graph.linear(graph.op("Tanh", inner), "attention.value"), -1, count)
-        scores = graph.op("Add", scores, graph.mul(graph.add(mask, -1.0), -MASKED))
+        scores = graph.op("Add", scores, _hidden(graph, mask))
         weights = graph.op("Unsqueeze", graph.op("Softmax", scores, axis=-1), graph.constant([1]))
         pooled = graph.op("MatMul", weights, graph.reshape(x, -1, count, size))
         return graph.reshape(pooled, -1, size)
+
+
+def _hidden(graph: GraphBuilder, mask: str) -> str:
+    """What is added to scores: 0 for real rows, −10000 for others, and 0 for all if none is real.
+
+    A softmax doesn't see what is added to all scores alike, but float32 does: beside 10000 it has three digits left.
+    """
+    real = graph.op("ReduceMax", mask, graph.constant([1]), keepdims=1)
+    return graph.mul(graph.op("Sub", mask, real), -MASKED)

@@ -58,8 +58,8 @@ def sample_utterances(
 
 
 def sample_vision(rng: np.random.Generator, sizes: UnimodalSizes) -> Inputs:
-    """Utterances with one vision row, some, and all."""
-    counts = np.array([1, max(1, sizes.vision_length // 2), sizes.vision_length])
+    """Utterances with no vision row, one, some, and all."""
+    counts = np.array([0, 1, max(1, sizes.vision_length // 2), sizes.vision_length])
     return {
         "vision": _rows(rng, counts, sizes.vision_length, sizes.vision_size),
         "vision_mask": (np.arange(sizes.vision_length) < counts[:, None]).astype(np.float32),

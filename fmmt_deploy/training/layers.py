@@ -101,7 +101,8 @@ class UtteranceEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Maps `x` (U, positions, H) with `mask` (U, positions; 1 = real) to (U, positions, H)."""
-        bias = ((1.0 - mask) * MASKED)[:, None, None, :]
+        # Not `1.0 - mask`: where no row is real, −10000 for all would only cost the scores their last digits.
+        bias = ((mask.amax(1, keepdim=True) - mask) * MASKED)[:, None, None, :]
         x = x + self.position_embeddings.weight
         for layer in self.layer:
             x = layer(x, bias)
@@ -167,8 +168,9 @@ class AdditiveAttention(nn.Module):
         self.P, self.Q = nn.Linear(size, size), nn.Linear(size, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Maps `x` (U, rows, H) with `mask` (U, rows; 1 = real) to (U, H)."""
+        """Maps `x` (U, rows, H) with `mask` (U, rows; 1 = real) to (U, H), over all rows where none is real."""
         scores = self.value(torch.tanh(self.P(x) + self.Q(self.query_vector))).squeeze(-1)
-        weights = scores.masked_fill(mask == 0, -torch.inf).softmax(-1)
+        hidden = mask < mask.amax(1, keepdim=True)  # where no row is real, none is hidden
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         pooled: Tensor = weights[:, None, :] @ x
         return pooled.squeeze(1)

@@ -34,7 +34,7 @@ ALLOWED: dict[GraphName, set[str]] = {
     "fusion": COMMON
     | {"Concat", "Equal", "Gather", "GatherND", "Greater", "Less", "ReduceMax", "ReduceSum", "Shape", "Slice", "Sub"}
     | {"Tanh", "Unsqueeze"},
-    "unimodal": COMMON | {"Tanh", "Unsqueeze"},
+    "unimodal": COMMON | {"ReduceMax", "Sub", "Tanh", "Unsqueeze"},
 }
 """All of them have been in TensorRT's parser for years, none depends on values for its shape or control flow."""
 

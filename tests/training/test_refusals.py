@@ -14,7 +14,7 @@ from fmmt_deploy.data.pickles import read_pickle
 from fmmt_deploy.errors import CheckpointError, UsageError
 from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoint, read_checkpoints
 from fmmt_deploy.training.loading import model_from_checkpoint
-from fmmt_deploy.training.pickled import facts_of
+from fmmt_deploy.training.pickled import _modules, facts_of
 from tests.training.samples import KINDS, faces, folder, multimodal, plm_dir, state_dict, vision_only
 
 Weights = dict[str, torch.Tensor]
@@ -193,6 +193,18 @@ def test_activation_in_a_pickled_configuration() -> None:
     config["hidden_act"] = "relu"
     with pytest.raises(CheckpointError, match="hidden_act relu, expected gelu"):
         facts_of(tree, multimodal("bert"))
+
+
+@pytest.mark.parametrize("odd", ["12", True, 12.0, np.ones(2)])
+def test_head_counts_that_are_none(odd: object) -> None:
+    tree: Any = read_pickle(vision_only("bert"))
+    for module in _modules(tree, vision_only("bert")):
+        module[1].state.pop("num_attention_heads", None)
+    encoder = tree.state["_modules"]["_original_module"].state["_modules"]["utt_transformer"]
+    encoder.state["num_attention_heads"] = odd
+    assert facts_of(tree, vision_only("bert")).heads == 12, "as published"
+    encoder.state["num_attention_heads"] = 6
+    assert facts_of(tree, vision_only("bert")).heads == 6
 
 
 @pytest.mark.parametrize("missing", ["roberta.", "text_linear."])
