@@ -15,6 +15,7 @@ from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoint
 from fmmt_deploy.training.loading import model_from_checkpoint, model_from_weight_files, save_checkpoint, save_weights
 from fmmt_deploy.training.model import ReferenceModel
 from fmmt_deploy.training.presets import PRESETS, random_model
+from tests.cli.running import exit_code
 from tests.training.samples import V_ONLY, plm_dir
 
 FILES = ("config.json", "model.safetensors")
@@ -48,6 +49,14 @@ def test_there_and_back(tmp_path: Path, architecture: Any) -> None:
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {*FILES, *(["tokenizer.json"] if tokenizer else [])}
     assert find_plm_dir(tmp_path / "run") == (tmp_path / "run" if tokenizer else None)
+
+
+def test_a_run_folder_is_all_that_export_needs(tmp_path: Path) -> None:
+    save_checkpoint(random_model(PRESETS["tiny"]), tmp_path / "run", tokenizer_json(plm_dir("roberta"), "roberta"))
+    arguments = ("export", "--ckpt", str(tmp_path / "run"), "-o", str(tmp_path / "bundle"), "-q")
+    assert exit_code(*arguments) == 0
+    (tmp_path / "run" / "tokenizer.json").unlink()
+    assert exit_code(*arguments, "--force") == 2, "a model that reads text needs its tokenizer"
 
 
 def test_same_seed_same_model_and_the_callers_draws_are_left_alone() -> None:
