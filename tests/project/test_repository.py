@@ -91,9 +91,10 @@ def test_modules_stay_short_and_well_named() -> None:
 
 def test_stage_folders_hold_recipes_and_a_readme_only() -> None:
     for folder in RECIPE_FOLDERS:
-        names = {path.name for path in (ROOT / folder).iterdir()}
+        names = {path.name for path in (ROOT / folder).iterdir()} - {"results"}
         assert "README.md" in names
         assert {Path(name).suffix for name in names} <= {".md", ".toml", ".sh"}
+        assert {path.suffix for path in (ROOT / folder / "results").glob("*")} <= {".json"}
 
 
 def test_no_recipe_goes_unloaded() -> None:
