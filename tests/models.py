@@ -20,6 +20,7 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.tokenizer_files import tokenizer_json
 from fmmt_deploy.engines.ort.load import engine_from_onnx
+from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.export.export import export_bundle
 from fmmt_deploy.export.source import Source
 from fmmt_deploy.parity.run import accept_graph
@@ -36,6 +37,9 @@ TINY: dict[str, Architecture] = {
     "unimodal": Architecture(modality="V", unimodal=UnimodalSizes(48, 12, 6, 16, 2)),
 }
 """One small model of every kind."""
+
+ON_CPU: tuple[EngineKind, ...] = ("ort", "torch")
+"""The engines that run on any machine."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ def opened_contenders(
     ways: tuple[type[Alone | Cached | Batched], ...] = (Alone, Batched) if unimodal else (Alone, Cached, Batched)
     with ExitStack() as stack:
         wanted: list[EngineKind] = [*kinds, "torch"] if published else [*kinds]
-        opened = {kind: stack.enter_context(open_engines(bundle, kind, threads)) for kind in dict.fromkeys(wanted)}
+        opened = {
+            kind: stack.enter_context(open_engines(bundle, kind, threads=threads)) for kind in dict.fromkeys(wanted)
+        }
         contenders = [_published(bundle, opened["torch"])] if published else []
         for kind in dict.fromkeys(kinds):
             for way in ways:

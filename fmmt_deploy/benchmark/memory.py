@@ -35,7 +35,7 @@ def _main(bundle: str, engine: str, threads: str) -> None:
 
     opened = Bundle.open(Path(bundle), verify=False)
     assert opened.manifest.self_test is not None
-    with open_engines(opened, cast(EngineKind, engine), int(threads)) as engines:
+    with open_engines(opened, cast(EngineKind, engine), threads=int(threads)) as engines:
         for graph, stage in read_self_test(opened.file(opened.manifest.self_test)).items():
             engines[graph].run(stage.inputs)
     json.dump(_own_peak_bytes(), sys.stdout)

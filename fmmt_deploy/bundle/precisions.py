@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, get_args
 
 from fmmt_deploy.architecture import Architecture
@@ -10,10 +10,15 @@ from fmmt_deploy.bundle.manifest import PRECISIONS, Precision, graphs_of
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.types import GRAPHS, GraphName
 
-__all__ = ["Precisions", "precisions_from_option", "text_from_precisions"]
+__all__ = ["Precisions", "float32", "precisions_from_option", "text_from_precisions"]
 
 Precisions: TypeAlias = Mapping[GraphName, Precision]
 """For each graph of a model, its precision."""
+
+
+def float32(graphs: Iterable[GraphName]) -> Precisions:
+    """Float32 for each."""
+    return dict.fromkeys(graphs, "fp32")
 
 
 def precisions_from_option(text: str, architecture: Architecture) -> dict[GraphName, Precision]:

@@ -17,6 +17,7 @@ from fmmt_deploy.cli.options import (
     JsonOutput,
     Limit,
     Noise,
+    PrecisionText,
     Quiet,
     Seed,
     Split,
@@ -38,8 +39,10 @@ def evaluate(
     data: DataPath,
     split: Split = "test",
     engine: Engine = "ort",
+    precision: PrecisionText = "fp32",
     reference: Annotated[
-        EngineKind | None, typer.Option("--reference", help="Compare with this engine; ends with 5 where they differ.")
+        EngineKind | None,
+        typer.Option("--reference", help="Compare with this engine in float32; ends with 5 where they differ."),
     ] = None,
     noise: Noise = "none",
     seed: Seed = 0,
@@ -64,26 +67,32 @@ def evaluate(
     from fmmt_deploy.evaluation.comparison import EQUIVALENCE_RULES, compare
     from fmmt_deploy.evaluation.evaluation import evaluate as score
     from fmmt_deploy.evaluation.evaluation import over_seeds
+    from fmmt_deploy.parity.tolerances import coarsest
 
     if seeds > 1 and noise != "gumbel":
         raise UsageError(f"--seeds {seeds} needs noise that depends on a seed.", fix="Add --noise gumbel.")
     shown = Output("eval", as_json, quiet)
-    session = Session(shown, bundle, threads, batch_size)
+    session = Session(shown, bundle, threads, batch_size, precision)
     dataset = session.dataset(data, split, faces_dir, limit)
     known = {u.id: u.label for dialogue in dataset.dialogues for u in dialogue.utterances}
     labels = [known[utterance] for utterance in dataset.order]
     evaluations, comparisons = [], []
     for number in range(seed, seed + seeds):
         draws = session.noise(noise, number, dataset)
-        answers = session.answers(engine, dataset, draws)
+        answers = session.answers(session.engines(engine), dataset, draws)
         logits = np.stack([answer.logits for answer in answers])
         evaluations.append(score(dataset.order, labels, logits))
         if reference is not None:
-            right = np.stack([answer.logits for answer in session.answers(reference, dataset, draws)])
-            comparisons.append(compare(dataset.order, labels, right, logits, EQUIVALENCE_RULES["fp32"]))
+            answers = session.answers(session.reference(reference), dataset, draws)
+            right, rules = (
+                np.stack([answer.logits for answer in answers]),
+                EQUIVALENCE_RULES[coarsest(session.precisions.values())],
+            )
+            comparisons.append(compare(dataset.order, labels, right, logits, rules))
     spread = over_seeds(evaluations) if seeds > 1 else None
     document = {
         "engine": engine,
+        "precisions": session.precisions,
         "data": dataset.source,
         "noise": noise,
         "seeds": list(range(seed, seed + seeds)),

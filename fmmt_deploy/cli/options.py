@@ -22,6 +22,7 @@ __all__ = [
     "JsonOutput",
     "Limit",
     "Noise",
+    "PrecisionText",
     "Quiet",
     "Seed",
     "Split",
@@ -29,7 +30,18 @@ __all__ = [
     "Threads",
 ]
 
-EngineKind: TypeAlias = Literal["ort", "torch"]
+EngineKind: TypeAlias = Literal[
+    "ort",
+    "torch",
+    "emulated",
+    "ort-cuda",
+    "ort-trt",
+    "ort-trt-rtx",
+    "torch-cuda",
+    "torch-compiled",
+    "trt",
+    "trt-rtx",
+]
 """As `engines.protocol.EngineKind`, which is not imported because it needs NumPy and `--help` does not."""
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
@@ -50,8 +62,24 @@ class EngineChoice(StrEnum):
 
     ORT = "ort"
     TORCH = "torch"
+    EMULATED = "emulated"
+    ORT_CUDA = "ort-cuda"
+    ORT_TRT = "ort-trt"
+    ORT_TRT_RTX = "ort-trt-rtx"
+    TORCH_CUDA = "torch-cuda"
+    TORCH_COMPILED = "torch-compiled"
+    TRT = "trt"
+    TRT_RTX = "trt-rtx"
 
 
+PrecisionText: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="TYPE|GRAPH=TYPE,…",
+        help="Which of the bundle's graphs: fp32, fp16 or bf16 for all, or for each by name; see `fmmt cast`.",
+    ),
+]
 EngineList: TypeAlias = Annotated[
     list[EngineChoice], typer.Option("--engine", help="What computes; may be given several times.")
 ]

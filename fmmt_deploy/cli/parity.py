@@ -15,6 +15,7 @@ from fmmt_deploy.cli.options import (
     JsonOutput,
     Limit,
     Noise,
+    PrecisionText,
     Quiet,
     Seed,
     Split,
@@ -28,6 +29,7 @@ __all__ = ["parity"]
 def parity(
     bundle: BundlePath,
     engine: Engine = "ort",
+    precision: PrecisionText = "fp32",
     reference: Annotated[
         Literal["torch", "recorded"],
         typer.Option("--reference", help="PyTorch float32, or what it answered when the bundle was made."),
@@ -61,11 +63,11 @@ def parity(
             "--reference recorded has answers for the bundle's self-test only.", fix="Leave out --data, or use torch."
         )
     shown = Output("parity", as_json, quiet)
-    session = Session(shown, bundle, threads, batch_size)
+    session = Session(shown, bundle, threads, batch_size, precision)
     if session.bundle.manifest.self_test is None:
         raise BundleError(f"The bundle {bundle} holds no self-test.", fix="Export it again.", path=bundle)
     stages = read_self_test(session.bundle.file(session.bundle.manifest.self_test))
-    right = recorded_engines(stages) if reference == "recorded" else session.engines("torch")
+    right = recorded_engines(stages) if reference == "recorded" else session.reference("torch")
     with right, session.engines(engine) as engines:
         if data is None:
             cases = cases_from_self_test(stages)

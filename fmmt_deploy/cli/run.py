@@ -18,6 +18,7 @@ from fmmt_deploy.cli.options import (
     JsonOutput,
     Limit,
     Noise,
+    PrecisionText,
     Quiet,
     Seed,
     Split,
@@ -34,6 +35,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the answers go, as JSONL.")],
     split: Split = "test",
     engine: Engine = "ort",
+    precision: PrecisionText = "fp32",
     batch_size: BatchSize = 8,
     threads: Threads = 0,
     noise: Noise = "none",
@@ -54,14 +56,20 @@ def run(
 
     shown = Output("run", as_json, quiet)
     check_new_file(out, force)
-    session = Session(shown, bundle, threads, batch_size)
+    session = Session(shown, bundle, threads, batch_size, precision)
     dataset = session.dataset(data, split, faces_dir, limit)
     draws = session.noise(noise, seed, dataset)
-    document = {"path": out, "engine": engine, "data": dataset.source, "utterances": len(dataset.order)}
+    document = {
+        "path": out,
+        "engine": engine,
+        "precisions": session.precisions,
+        "data": dataset.source,
+        "utterances": len(dataset.order),
+    }
     if dry_run:
         shown.result({"dry_run": True, **document}, f"would write {len(dataset.order)} answers to {out}")
         return
-    answers = session.answers(engine, dataset, draws)
+    answers = session.answers(session.engines(engine), dataset, draws)
     write_answers(out, answers, force)
     counts = {label: sum(answer.label == label for answer in answers) for label in session.labels}
     rows = list(counts.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fmmt_deploy.bundle.precisions import precisions_from_option
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.cli.output import Output
 from fmmt_deploy.data.dataset import read_data
@@ -24,15 +25,19 @@ class Session:
         path: The bundle.
         threads: To compute with; 0 is as many as there are.
         batch_size: Utterances at a time.
+        precision: Which of its graphs, as in `--precision`.
     """
 
     labels = EMOTIONS
 
-    def __init__(self, shown: Output, path: Path, threads: int = 0, batch_size: int = 8) -> None:
+    def __init__(
+        self, shown: Output, path: Path, threads: int = 0, batch_size: int = 8, precision: str = "fp32"
+    ) -> None:
         self._shown, self.batch_size = shown, batch_size
         self.threads = threads or default_threads()
         self.bundle = Bundle.open(path)
         self.architecture = self.bundle.manifest.architecture
+        self.precisions = precisions_from_option(precision, self.architecture)
 
     def dataset(self, data: Path, split: str, faces_dir: Path | None, limit: int | None) -> DataSet:
         """Reads a data set, or its first `limit` dialogues."""
@@ -49,15 +54,19 @@ class Session:
 
     def engines(self, kind: EngineKind) -> Engines:
         """Opens the bundle's graphs."""
-        return open_engines(self.bundle, kind, self.threads)
+        return open_engines(self.bundle, kind, self.precisions, self.threads)
+
+    def reference(self, kind: EngineKind) -> Engines:
+        """Opens the bundle's float32 graphs."""
+        return open_engines(self.bundle, kind, threads=self.threads)
 
     def pipeline(self, engines: Engines) -> Pipeline:
         """Batched inference with those engines."""
         return Pipeline(self.bundle, engines, batch_size=self.batch_size, threads=self.threads)
 
-    def answers(self, kind: EngineKind, dataset: DataSet, noise: Noise) -> list[Prediction]:
-        """Runs an engine over a data set, with a progress bar; in the data set's order."""
-        with self.engines(kind) as engines, self._shown.progress(f"{kind} engine", len(dataset.order)) as advance:
+    def answers(self, engines: Engines, dataset: DataSet, noise: Noise) -> list[Prediction]:
+        """Runs engines over a data set, with a progress bar; in the data set's order; closes them."""
+        with engines, self._shown.progress(f"{engines.kind} engine", len(dataset.order)) as advance:
             answers = {}
             for prediction in self.pipeline(engines).run(dataset, noise):
                 answers[prediction.utterance] = prediction

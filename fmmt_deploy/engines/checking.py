@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmmt_deploy.engines.protocol import Array
+from fmmt_deploy.engines.protocol import Value
 from fmmt_deploy.errors import UsageError
 
 __all__ = ["RANKS", "check_inputs"]
@@ -31,15 +31,15 @@ RANKS: Mapping[str, int] = {
 """How many axes each input has, in whichever graph it is."""
 
 
-def check_inputs(graph: str, expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, Array]) -> None:
+def check_inputs(graph: str, expected: Mapping[str, np.dtype[Any]], inputs: Mapping[str, Value]) -> None:
     """Raises UsageError where an input is missing, unknown, empty, or of another type or rank."""
     if inputs.keys() != expected.keys():
         missing, unknown = sorted(expected.keys() - inputs.keys()), sorted(inputs.keys() - expected.keys())
         raise UsageError(f"{graph} takes {sorted(expected)}; missing {missing}, unknown {unknown}.")
-    for name, array in inputs.items():
-        if array.dtype != expected[name]:
-            raise UsageError(f"{graph} takes {name} as {expected[name]}, not {array.dtype}.")
-        if array.ndim != RANKS[name]:
-            raise UsageError(f"{graph} takes {name} with {RANKS[name]} axes, found shape {array.shape}.")
-        if array.size == 0:
-            raise UsageError(f"{graph} takes no empty {name}, found shape {array.shape}.")
+    for name, value in inputs.items():
+        if value.dtype != expected[name]:
+            raise UsageError(f"{graph} takes {name} as {expected[name]}, not {value.dtype}.")
+        if len(value.shape) != RANKS[name]:
+            raise UsageError(f"{graph} takes {name} with {RANKS[name]} axes, found shape {value.shape}.")
+        if 0 in value.shape:
+            raise UsageError(f"{graph} takes no empty {name}, found shape {value.shape}.")

@@ -10,14 +10,16 @@ import numpy as np
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.precisions import text_from_precisions
 from fmmt_deploy.bundle.selftest import Stage
-from fmmt_deploy.engines.protocol import Array, Engine, Engines
+from fmmt_deploy.engines.host import arrays_from_values, started_on_host
+from fmmt_deploy.engines.protocol import Array, Engine, Engines, Tensor, Value
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.parity.decisions import compare_decisions
 from fmmt_deploy.parity.metrics import TensorComparison, compare_outputs, compare_tensors
 from fmmt_deploy.parity.report import ParityReport, StageParity
-from fmmt_deploy.parity.tolerances import EXACT, TOLERANCES, StageTolerances, Tolerance
-from fmmt_deploy.pipeline.inputs import fusion_inputs, vision_inputs
+from fmmt_deploy.parity.tolerances import EXACT, TOLERANCES, Tolerance, coarsest
+from fmmt_deploy.pipeline.inputs import utterance_inputs, vision_inputs
 from fmmt_deploy.pipeline.noise import Noise
 from fmmt_deploy.pipeline.plan import padded_tokens
 from fmmt_deploy.pipeline.run import Pipeline
@@ -68,19 +70,24 @@ class RecordedEngine:
         """Name and type of every input."""
         return {name: array.dtype for name, array in self._stage.inputs.items()}
 
-    def run(self, inputs: Inputs) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
         """Gives the recorded outputs.
 
         Raises:
             UsageError: The inputs are not the recorded ones.
         """
-        same = inputs.keys() == self._stage.inputs.keys()
-        if not same or any(not np.array_equal(array, self._stage.inputs[name]) for name, array in inputs.items()):
+        given = arrays_from_values(inputs)
+        same = given.keys() == self._stage.inputs.keys()
+        if not same or any(not np.array_equal(array, self._stage.inputs[name]) for name, array in given.items()):
             raise UsageError(
                 f"The bundle's record of {self._graph} has no answer for these inputs.",
                 fix="Use --reference torch to compare on other data than the bundle's self-test.",
             )
         return dict(self._stage.outputs)
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        """Gives the recorded outputs; see `Engine.start`."""
+        return started_on_host(self.run, inputs, rows)
 
     def close(self) -> None:
         """Holds nothing that needs to be freed."""
@@ -97,7 +104,7 @@ def accept_graph(graph: GraphName, engine: Engine, stage: Stage, precision: Prec
     Raises:
         ParityError: It answers otherwise.
     """
-    tensors = _compared(graph, stage.inputs, stage.outputs, engine.run(stage.inputs), TOLERANCES[precision])
+    tensors = _compared(graph, stage.inputs, stage.outputs, engine.run(stage.inputs), precision)
     ParityReport(f"{graph} {precision}", "torch fp32", (StageParity(graph, tensors),)).raise_unless_passed()
 
 
@@ -117,13 +124,11 @@ def cases_from_dataset(pipeline: Pipeline, dataset: DataSet, noise: Noise) -> It
         utterances = [u for dialogue in dataset.dialogues for u in dialogue.utterances]
         yield Case(None, None, vision_inputs(utterances, architecture.vision_length))
         return
-    none = np.empty((0, 7), np.float32)
     for group in pipeline.plan(dataset):
         ids, mask = padded_tokens(group.windows)
         for members in pipeline.steps(group):
             step = pipeline.read(members)
-            inputs = fusion_inputs(step.members, architecture.fusion, np.empty((1, 1, 1), np.float32), none, noise)
-            last = {name: array for name, array in inputs.items() if name not in FROM_OTHER_GRAPHS}
+            last = utterance_inputs(step.members, architecture.fusion, noise)
             faces = {"faces": step.faces} if len(step.faces) else None
             yield Case(faces, {"input_ids": ids, "attention_mask": mask}, last)
 
@@ -133,32 +138,34 @@ def parity(
     reference: Engines,
     engines: Engines,
     cases: Iterable[Case],
-    precision: Precision = "fp32",
 ) -> ParityReport:
     """Compares every graph by itself, on the reference's own inputs for it, and the model end to end.
 
     Args:
         architecture: The model's.
         reference: What is right.
-        engines: What is tested.
+        engines: What is tested; each graph is held to the tolerances of its precision, the whole to the coarsest.
         cases: The inputs.
-        precision: Which tolerances apply: the coarsest of the engine's graphs.
     """
     record = _Record()
     last: GraphName = "unimodal" if architecture.unimodal is not None else "fusion"
     for case in cases:
         _run_case(case, last, reference, engines, record)
-    tolerances = TOLERANCES[precision]
+    precision = coarsest(engines.precisions.values())
     stages = [
-        StageParity(graph, _compared(graph, {}, *record.joined(graph), tolerances))
+        StageParity(graph, _compared(graph, {}, *record.joined(graph), engines.precisions[graph]))
         for graph in (*(("swin", "plm") if last == "fusion" else ()), last)
         if record.has(graph)
     ]
     right, found = record.joined("end to end")
-    decisions = compare_decisions(right["logits"], found["logits"], tolerances, right.get("kept"), found.get("kept"))
-    tensors = _compared(last, {}, right, found, tolerances)
+    decisions = compare_decisions(
+        right["logits"], found["logits"], TOLERANCES[precision], right.get("kept"), found.get("kept")
+    )
+    tensors = _compared(last, {}, right, found, precision, kept_exactly=precision == "fp32")
     stages.append(StageParity("end to end", tensors, decisions))
-    return ParityReport(f"{engines.kind} {precision}", f"{reference.kind} fp32", tuple(stages))
+    return ParityReport(
+        f"{engines.kind} {text_from_precisions(engines.precisions)}", f"{reference.kind} fp32", tuple(stages)
+    )
 
 
 @dataclass
@@ -198,8 +205,15 @@ def _run_case(case: Case, last: GraphName, reference: Engines, engines: Engines,
 
 
 def _compared(
-    graph: GraphName, inputs: Inputs, reference: Inputs, actual: Inputs, tolerances: StageTolerances
+    graph: GraphName,
+    inputs: Inputs,
+    reference: Inputs,
+    actual: Inputs,
+    precision: Precision,
+    kept_exactly: bool = True,
 ) -> tuple[TensorComparison, ...]:
+    """The gate is float32 in every graph: on the same face logits it keeps the same faces in any precision."""
+    tolerances = TOLERANCES[precision]
     allowed: dict[GraphName, dict[str, Tolerance]] = {
         "swin": {"face_logits": tolerances.face_logits},
         "plm": {"token_states": tolerances.token_states},
@@ -208,6 +222,6 @@ def _compared(
     }
     masks = {"token_states": inputs["attention_mask"].astype(bool)} if "attention_mask" in inputs else None
     compared = compare_outputs(reference, actual, allowed[graph], masks)
-    if graph == "fusion" and "kept" in reference and "kept" in actual and tolerances is TOLERANCES["fp32"]:
+    if graph == "fusion" and "kept" in reference and "kept" in actual and kept_exactly:
         return (*compared, compare_tensors("kept", reference["kept"], actual["kept"], EXACT))
     return compared

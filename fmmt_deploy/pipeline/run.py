@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ import numpy as np
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.faces import read_faces
 from fmmt_deploy.data.text import DialogueTokenizer
-from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.engines.host import arrays_from_values
+from fmmt_deploy.engines.protocol import Engines, Tensor, Value
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.pipeline.inputs import face_counts, fusion_inputs, vision_inputs
 from fmmt_deploy.pipeline.noise import Noise, no_noise
 from fmmt_deploy.pipeline.plan import Group, Member, padded_tokens, plan_groups
 from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, DataSet, FloatArray, PixelArray
 
-__all__ = ["Clock", "Pipeline", "Prediction", "StageName"]
+__all__ = ["Clock", "Pending", "Pipeline", "Prediction", "StageName"]
 
 StageName = Literal["prepare", "swin", "plm", "fusion"]
 Clock = Callable[[StageName], AbstractContextManager[object]]
@@ -62,6 +63,30 @@ class Step:
     faces: PixelArray
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Utterances whose answers are being computed."""
+
+    members: tuple[Member, ...]
+    face_logits: Value
+    outputs: Mapping[str, Tensor]
+
+    def predictions(self) -> list[Prediction]:
+        """The answers; waits for them.
+
+        Raises:
+            FmmtError: The model answered NaN.
+        """
+        logits, kept = self.outputs["logits"].numpy(), self.outputs["kept"].numpy()
+        found = arrays_from_values({"face_logits": self.face_logits})["face_logits"]
+        if not np.isfinite(found).all():  # NaN exceeds no threshold: the gate would quietly drop the face
+            raise _overflowed("The face model answered NaN or infinity.")
+        return [
+            _prediction(member.utterance.id, row, np.flatnonzero(mask))
+            for member, row, mask in zip(self.members, logits, kept, strict=True)
+        ]
+
+
 class Pipeline:
     """Batched inference. An answer does not depend on batch size, order or grouping.
 
@@ -69,7 +94,7 @@ class Pipeline:
         bundle: The model.
         engines: Its graphs, opened.
         batch_size: Utterances that are fused together.
-        face_batch: Faces that go through `swin` together.
+        face_batch: Faces that go through `swin` together; default what suits the engines.
         threads: Threads that read and decode faces ahead of the model.
         clock: Encloses each stage's work.
     """
@@ -80,12 +105,13 @@ class Pipeline:
         engines: Engines,
         *,
         batch_size: int = 8,
-        face_batch: int = 8,
+        face_batch: int | None = None,
         threads: int = 2,
         clock: Clock = nullcontext,
     ) -> None:
         self.engines, self.architecture = engines, bundle.manifest.architecture
-        self.batch_size, self.face_batch, self.threads, self._clock = batch_size, face_batch, threads, clock
+        self.batch_size, self.face_batch = batch_size, face_batch or engines.face_batch
+        self.threads, self._clock = threads, clock
         self._tokenizer: DialogueTokenizer | None = None
         plm = self.architecture.plm
         if plm is not None and bundle.manifest.tokenizer is not None:
@@ -102,10 +128,15 @@ class Pipeline:
         if self.architecture.unimodal is not None:
             yield from self._run_unimodal(dataset)
             return
+        pending: Pending | None = None
         for group, steps in self._prepared(self.plan(dataset)):
             token_states = self.encode(group)
             for step in steps:
-                yield from self.fuse(step, token_states, noise)
+                before, pending = pending, self.launch(step, token_states, noise)
+                if before is not None:  # it was computed while this step's inputs went to the device
+                    yield from before.predictions()
+        if pending is not None:
+            yield from pending.predictions()
 
     def in_order(self, dataset: DataSet, noise: Noise = no_noise) -> list[Prediction]:
         """Answers every utterance, in the data set's own order."""
@@ -132,35 +163,26 @@ class Pipeline:
             faces = read_faces(paths, self.threads) if paths else np.empty((0, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
         return Step(tuple(members), faces)
 
-    def encode(self, group: Group) -> FloatArray:
+    def encode(self, group: Group) -> Tensor:
         """Token states (D, T, H) of a group's text."""
         with self._clock("plm"):
             ids, mask = padded_tokens(group.windows)
-            return self.engines["plm"].run({"input_ids": ids, "attention_mask": mask})["token_states"]
+            return self.engines["plm"].start({"input_ids": ids, "attention_mask": mask})["token_states"]
 
-    def fuse(self, step: Step, token_states: FloatArray, noise: Noise = no_noise) -> list[Prediction]:
+    def fuse(self, step: Step, token_states: Value, noise: Noise = no_noise) -> list[Prediction]:
         """Answers the utterances of a step."""
-        face_logits = self._face_logits(step.faces)
+        return self.launch(step, token_states, noise).predictions()
+
+    def launch(self, step: Step, token_states: Value, noise: Noise = no_noise) -> Pending:
+        """Begins to answer the utterances of a step; what passes between the graphs stays where it is computed."""
         assert self.architecture.fusion is not None
+        face_logits: Value = np.empty((0, len(EMOTIONS)), np.float32)
+        if len(step.faces):
+            with self._clock("swin"):
+                face_logits = self.engines["swin"].start({"faces": step.faces}, self.face_batch)["face_logits"]
         with self._clock("fusion"):
             inputs = fusion_inputs(step.members, self.architecture.fusion, token_states, face_logits, noise)
-            outputs = self.engines["fusion"].run(inputs)
-        return [
-            _prediction(member.utterance.id, logits, np.flatnonzero(kept))
-            for member, logits, kept in zip(step.members, outputs["logits"], outputs["kept"], strict=True)
-        ]
-
-    def _face_logits(self, faces: PixelArray) -> FloatArray:
-        """Emotion logits (N, 7); batches are of equal size as far as that goes."""
-        logits = [np.empty((0, len(EMOTIONS)), np.float32)]
-        with self._clock("swin"):
-            for first in range(0, len(faces), self.face_batch):
-                batch = faces[first : first + self.face_batch]
-                logits.append(self.engines["swin"].run({"faces": batch})["face_logits"])
-        found = np.concatenate(logits)
-        if not np.isfinite(found).all():  # NaN exceeds no threshold: the gate would quietly drop the face
-            raise _overflowed("The face model answered NaN or infinity.")
-        return found
+            return Pending(step.members, face_logits, self.engines["fusion"].start(inputs))
 
     def _prepared(self, groups: tuple[Group, ...]) -> Iterator[tuple[Group, Iterator[Step]]]:
         """Each group with its steps, whose faces are read while the step before is computed."""

@@ -16,8 +16,9 @@ from fmmt_deploy.benchmark.run import Contender, Measurement, measure
 from fmmt_deploy.benchmark.ways import Alone, Batched, Cached, Published, StageClock, WayName
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.host import started_on_host
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.engines.protocol import Array, Engine, Engines
+from fmmt_deploy.engines.protocol import Array, Engine, Engines, Tensor, Value
 from fmmt_deploy.errors import UnstableError
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.training.presets import PRESETS
@@ -35,10 +36,13 @@ class CountingEngine:
     def inputs(self) -> Mapping[str, np.dtype]:
         return self.engine.inputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
         first = next(name for name in ("faces", "input_ids", "text_row") if name in inputs)
         self.shapes.append(inputs[first].shape)
         return self.engine.run(inputs)
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        return started_on_host(self.run, inputs, rows)
 
     def close(self) -> None:
         self.engine.close()
@@ -53,7 +57,7 @@ def dialogue(tmp_path: Path) -> Dialogue:
 @pytest.fixture
 def counted(tiny_bundle: Callable[[str], Bundle]) -> Iterator[tuple[Bundle, Engines, dict[str, CountingEngine]]]:
     bundle = tiny_bundle("roberta")
-    with open_engines(bundle, "ort", 2) as engines:
+    with open_engines(bundle, "ort", threads=2) as engines:
         counting = {graph: CountingEngine(engines[graph]) for graph in ("swin", "plm", "fusion")}
         yield bundle, Engines("counting", counting), counting
 

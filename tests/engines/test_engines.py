@@ -15,13 +15,13 @@ from fmmt_deploy.engines.checking import RANKS
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.ort import load as ort_load
 from fmmt_deploy.engines.ort.load import engine_from_onnx, import_onnxruntime
-from fmmt_deploy.engines.protocol import ENGINE_KINDS, EngineKind
+from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.engines.torch.engine import INPUTS
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, UsageError
 from fmmt_deploy.types import GraphName
 from tests.cli.running import exit_code, in_own_process
 from tests.golden import GOLDEN
-from tests.models import TINY, export_tiny
+from tests.models import ON_CPU, TINY, export_tiny
 
 Bundles = Callable[[str], Bundle]
 GRAPHS_OF_MODELS: list[tuple[str, GraphName]] = [
@@ -34,7 +34,7 @@ def self_test(bundle: Bundle) -> dict[GraphName, Stage]:
     return read_self_test(bundle.path / "self_test.npz")
 
 
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
+@pytest.mark.parametrize("kind", ON_CPU)
 @pytest.mark.parametrize(("model", "graph"), GRAPHS_OF_MODELS)
 def test_every_graph_in_every_engine(tiny_bundle: Bundles, model: str, graph: GraphName, kind: EngineKind) -> None:
     """The recorded answers are the PyTorch model's from before the export; the golden data hold that model itself."""
@@ -79,7 +79,7 @@ WRONG: Mapping[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
+@pytest.mark.parametrize("kind", ON_CPU)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_inputs(tiny_bundle: Bundles, kind: EngineKind, wrong: str) -> None:
     change, message = WRONG[wrong]
@@ -104,7 +104,7 @@ def test_what_onnx_runtime_itself_refuses_is_an_error_of_ours(tiny_bundle: Bundl
     assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
+@pytest.mark.parametrize("kind", ON_CPU)
 def test_closed_engines_do_not_run(tiny_bundle: Bundles, kind: EngineKind) -> None:
     bundle = tiny_bundle("unimodal")
     with open_engines(bundle, kind) as engines:

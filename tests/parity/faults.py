@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fmmt_deploy.engines.protocol import Array, Engine, Engines
+from fmmt_deploy.engines.host import started_on_host
+from fmmt_deploy.engines.protocol import Array, Engine, Engines, Tensor, Value
 from fmmt_deploy.types import GraphName
 
 Outputs = dict[str, Array]
@@ -24,8 +25,11 @@ class FaultyEngine:
     def inputs(self) -> Mapping[str, np.dtype[Any]]:
         return self._engine.inputs
 
-    def run(self, inputs: Mapping[str, Array]) -> Outputs:
+    def run(self, inputs: Mapping[str, Value]) -> Outputs:
         return self._fault({name: array.copy() for name, array in self._engine.run(inputs).items()})
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        return started_on_host(self.run, inputs, rows)
 
     def close(self) -> None:
         self._engine.close()
@@ -34,7 +38,7 @@ class FaultyEngine:
 def spoilt(engines: Engines, graphs: tuple[GraphName, ...], faults: Mapping[GraphName, Fault]) -> Engines:
     """The same engines, some of them faulty."""
     wrapped = {g: FaultyEngine(engines[g], faults[g]) if g in faults else engines[g] for g in graphs}
-    return Engines(engines.kind, wrapped)
+    return Engines(engines.kind, wrapped, engines.precisions, engines.face_batch)
 
 
 def wrong_second_row(outputs: Outputs) -> Outputs:

@@ -175,8 +175,8 @@ def test_the_gate_does_not_hide_a_face_that_is_nan(tiny_bundle: Bundles, tmp_pat
 def faulty_command(monkeypatch: pytest.MonkeyPatch, faults: dict[GraphName, Fault]) -> Iterator[None]:
     """Makes `--engine ort` faulty, and `--engine torch` right."""
 
-    def faulty(bundle: Bundle, kind: EngineKind, threads: int | None = None) -> Engines:
-        engines = open_engines(bundle, kind, threads)
+    def faulty(bundle: Bundle, kind: EngineKind, *args: object, **kwargs: object) -> Engines:
+        engines = open_engines(bundle, kind, *args, **kwargs)
         return spoilt(engines, graphs_of(bundle.manifest.architecture), faults if kind == "ort" else {})
 
     with monkeypatch.context() as patch:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.faces import read_faces
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.engines.protocol import ENGINE_KINDS, Engines
+from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.pipeline.noise import Noise, gumbel_noise, no_noise
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
 from fmmt_deploy.types import Dialogue
+from tests.models import ON_CPU
 from tests.pipeline.conversations import conversations, dataset, only
 
 ATOL = 1e-5
@@ -43,7 +44,7 @@ class Setting:
             np.testing.assert_allclose(answer.logits, expected.logits, rtol=0, atol=ATOL)
 
 
-@pytest.fixture(scope="module", params=[(m, e) for m in ("roberta", "bert", "unimodal") for e in ENGINE_KINDS], ids=str)
+@pytest.fixture(scope="module", params=[(m, e) for m in ("roberta", "bert", "unimodal") for e in ON_CPU], ids=str)
 def setting(
     request: pytest.FixtureRequest, tiny_bundle: Callable[[str], Bundle], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Setting]:

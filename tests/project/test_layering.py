@@ -18,8 +18,9 @@ LAYERS = (
     {"data", "bundle"},
     {"training"},
     {"export", "engines"},
+    {"calibration"},
     {"pipeline"},
-    {"parity", "evaluation", "benchmark", "doctor", "demo"},
+    {"parity", "evaluation", "benchmark", "doctor", "demo", "shapes"},
     {"cli"},
 )
 """From the ground up: a part may import what is below it, never beside or above."""

@@ -10,14 +10,13 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.faces import read_faces
 from fmmt_deploy.data.text import DialogueTokenizer
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.engines.protocol import ENGINE_KINDS
 from fmmt_deploy.engines.torch.load import reference_from_bundle
 from fmmt_deploy.pipeline.inputs import fusion_inputs
 from fmmt_deploy.pipeline.noise import no_noise, recorded_noise
 from fmmt_deploy.pipeline.plan import padded_tokens, plan_groups
 from fmmt_deploy.training.fusion import gate_faces, text_rows
 from fmmt_deploy.training.model import ReferenceModel
-from tests.models import Golden
+from tests.models import ON_CPU, Golden
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def stages(golden: Golden) -> Stages:
     return Stages(golden, bundle, reference_from_bundle(bundle))
 
 
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
+@pytest.mark.parametrize("kind", ON_CPU)
 def test_faces(stages: Stages, kind: str) -> None:
     utterances = {u.id: u for dialogue in stages.golden.dataset.dialogues for u in dialogue.utterances}
     paths = [path for name in stages.golden.dataset.order for path in utterances[name].faces[:6]]
@@ -69,7 +68,7 @@ def test_faces(stages: Stages, kind: str) -> None:
     np.testing.assert_allclose(np.concatenate(logits), stages.golden.expected["swin_logits"][::3], rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
+@pytest.mark.parametrize("kind", ON_CPU)
 def test_text(stages: Stages, kind: str) -> None:
     expected = stages.golden.expected
     (group,) = stages.groups()

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fmmt_deploy.engines.checking import check_inputs
-from fmmt_deploy.engines.protocol import Array
+from fmmt_deploy.engines.host import arrays_from_values, started_on_host
+from fmmt_deploy.engines.protocol import Array, Tensor, Value
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.types import GraphName
 
@@ -40,15 +41,19 @@ class OrtEngine:
         """Name and type of every input."""
         return self._inputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
         """Computes all outputs; see `Engine.run`."""
         check_inputs(self.graph, self._inputs, inputs)
         try:
-            outputs = self._session.run(self._outputs, dict(inputs))
+            outputs = self._session.run(self._outputs, arrays_from_values(inputs))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             shapes = {name: array.shape for name, array in inputs.items()}
             raise FmmtError(f"ONNX Runtime failed in {self.graph} on {shapes}.", why=str(error)) from error
         return dict(zip(self._outputs, outputs, strict=True))
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        """Computes all outputs; see `Engine.start`."""
+        return started_on_host(self.run, inputs, rows)
 
     def close(self) -> None:
         """Frees the session."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 from fmmt_deploy.bundle.manifest import graphs_of
+from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.ort.engine import OrtEngine
-from fmmt_deploy.engines.protocol import Engine
+from fmmt_deploy.engines.protocol import Engine, EngineKind, Engines
 from fmmt_deploy.errors import BundleError, EnvironmentProblem
 from fmmt_deploy.types import GraphName
 
@@ -18,12 +19,13 @@ __all__ = ["engine_from_onnx", "engines_from_bundle", "import_onnxruntime"]
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
-def engines_from_bundle(bundle: Bundle, threads: int) -> dict[GraphName, Engine]:
+def engines_from_bundle(bundle: Bundle, kind: EngineKind, precisions: Precisions, threads: int) -> Engines:
     """Opens every graph of a bundle; see `engine_from_onnx`."""
-    return {
-        graph: engine_from_onnx(graph, bundle.graph(graph), threads)
+    engines: dict[GraphName, Engine] = {
+        graph: engine_from_onnx(graph, bundle.graph(graph, precisions[graph]), threads)
         for graph in graphs_of(bundle.manifest.architecture)
     }
+    return Engines(kind, engines, precisions)
 
 
 def engine_from_onnx(graph: GraphName, path: Path, threads: int) -> Engine:

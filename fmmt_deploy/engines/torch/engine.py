@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmmt_deploy.engines.checking import check_inputs
-from fmmt_deploy.engines.protocol import Array
+from fmmt_deploy.engines.host import arrays_from_values, started_on_host
+from fmmt_deploy.engines.protocol import Array, Tensor, Value
 from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
@@ -56,15 +57,19 @@ class TorchEngine:
         """Name and type of every input."""
         return INPUTS[self.graph]
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
         """Computes all outputs; see `Engine.run`."""
         import torch
 
         if self._model is None:
             raise RuntimeError("the engine is closed")
         check_inputs(self.graph, self.inputs, inputs)
-        tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+        tensors = {name: torch.tensor(array) for name, array in arrays_from_values(inputs).items()}
         return {name: tensor.numpy() for name, tensor in self._model.run(self.graph, tensors).items()}
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        """Computes all outputs; see `Engine.start`."""
+        return started_on_host(self.run, inputs, rows)
 
     def close(self) -> None:
         """Lets the model go."""

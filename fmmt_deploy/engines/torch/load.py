@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fmmt_deploy.bundle.manifest import graphs_of
+from fmmt_deploy.bundle.precisions import Precisions, text_from_precisions
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.protocol import Engine
+from fmmt_deploy.engines.protocol import Engine, EngineKind, Engines
 from fmmt_deploy.engines.torch.engine import TorchEngine
-from fmmt_deploy.errors import BundleError, CheckpointError, EnvironmentProblem
+from fmmt_deploy.errors import BundleError, CheckpointError, EnvironmentProblem, UsageError
 from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["engines_from_bundle", "engines_from_model", "reference_from_bundle"]
 
 
-def engines_from_bundle(bundle: Bundle, threads: int) -> dict[GraphName, Engine]:
-    """Opens every part of a bundle's reference model; see `reference_from_bundle`."""
-    return engines_from_model(reference_from_bundle(bundle), threads)
+def engines_from_bundle(bundle: Bundle, kind: EngineKind, precisions: Precisions, threads: int) -> Engines:
+    """Opens every part of a bundle's reference model; see `reference_from_bundle`.
+
+    Raises:
+        UsageError: Another precision than float32 is asked for: this is the reference.
+    """
+    if set(precisions.values()) != {"fp32"}:
+        raise UsageError(
+            f"The engine {kind} is the reference and computes in float32, not {text_from_precisions(precisions)}.",
+            fix="Ask for --engine emulated, which rounds as a GPU would, or leave out --precision.",
+        )
+    return Engines(kind, engines_from_model(reference_from_bundle(bundle), threads))
 
 
 def engines_from_model(model: ReferenceModel, threads: int) -> dict[GraphName, Engine]:
