@@ -58,7 +58,7 @@ def _no_space(target: Path, needed_bytes: int) -> EnvironmentProblem:
     free_bytes = shutil.disk_usage(_existing(target)).free
     needed = f"about {needed_bytes / 1e9:.2f} GB ({needed_bytes} bytes)" if needed_bytes else "more"
     return EnvironmentProblem(
-        f"There is no room for the bundle {target}.",
+        f"There is no room for {target}.",
         why=f"It needs {needed}; {free_bytes} bytes are free, or a quota or limit on file sizes is reached.",
         fix="Free some space, or give a path on another disk.",
         path=target,
