@@ -18,6 +18,7 @@ __all__ = ["CommandState", "Gpu", "Package", "Report", "TensorRt", "examine", "h
 _DISTRIBUTION = "fmmt-deploy"
 
 _MODULES = {
+    "cuda-bindings": "cuda",
     "onnxruntime-gpu": "onnxruntime",
     "opencv-python-headless": "cv2",
     "scikit-learn": "sklearn",
@@ -32,15 +33,21 @@ _TORCH = ("safetensors", "timm", "torch", "transformers")
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
     "torch": _TORCH,
-    "trt-rtx": ("tensorrt_rtx",),
+    "trt-rtx": ("tensorrt_rtx", "cuda"),
+    "trt": ("tensorrt",),
 }
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "inspect": _BASE,
     "run, eval, bench --engine ort": (*_BASE, "onnxruntime"),
     "run, eval, bench --engine torch": (*_BASE, *_TORCH),
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
+    "cast, --engine emulated": (*_BASE, *_TORCH),
+    "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
+    "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
+    "build --engine trt": (*_BASE, "tensorrt"),
+    "run, eval, bench --engine trt": (*_BASE, "tensorrt", "cuda", "GPU"),
 }
-"""Modules that commands need."""
+"""Modules that commands need, and `GPU` where one must be there."""
 
 _RUN = "run, eval, bench --engine ort"
 _BOTH_RUNTIMES_FIX = f'pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "{_DISTRIBUTION}[cpu]" or [gpu]'
@@ -127,7 +134,8 @@ def examine(folder: Path) -> Report:
             f"To fix it: {_BOTH_RUNTIMES_FIX}."
         )
     providers, problem = _providers()
-    commands = tuple(_command_state(name, modules) for name, modules in _NEEDS.items())
+    gpus = _gpus()
+    commands = tuple(_command_state(name, needs, bool(gpus)) for name, needs in _NEEDS.items())
     problems += [problem] if problem else []
     memory, available = _memory_bytes()
     return Report(
@@ -141,7 +149,7 @@ def examine(folder: Path) -> Report:
         disk_free_bytes=shutil.disk_usage(folder).free,
         packages=_packages(),
         providers=providers,
-        gpus=_gpus(),
+        gpus=gpus,
         tensorrt=_tensorrts(),
         commands=commands,
         problems=tuple(problems),
@@ -160,10 +168,12 @@ def how_to_install(module: str) -> str:
     return f'pip install "{_DISTRIBUTION}[{extra}]"' if extra else f'pip install "{_DISTRIBUTION}"'
 
 
-def _command_state(command: str, modules: tuple[str, ...]) -> CommandState:
-    missing = tuple(module for module in modules if importlib.util.find_spec(module) is None)
-    fixes = dict.fromkeys(how_to_install(module) for module in missing)
-    return CommandState(command, not missing, missing, " && ".join(fixes))
+def _command_state(command: str, needs: tuple[str, ...], has_gpu: bool) -> CommandState:
+    missing = tuple(n for n in needs if not (has_gpu if n == "GPU" else importlib.util.find_spec(n) is not None))
+    packages = " && ".join(dict.fromkeys(how_to_install(need) for need in missing if need != "GPU"))
+    fixes = [packages] if packages else []
+    fixes += ["an NVIDIA GPU and its driver"] if "GPU" in missing else []
+    return CommandState(command, not missing, missing, ", ".join(fixes))
 
 
 def _packages() -> tuple[Package, ...]:
