@@ -33,6 +33,9 @@ FLAVOURS: tuple[FlavourName, ...] = ("trt", "trt-rtx")
 
 _log = logging.getLogger(__name__)
 
+_KNOWN = re.compile(r"Make sure input \S+ has Int64 binding")
+"""Warnings of what is so: the types of inputs are checked, see `network`."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Package:
@@ -109,7 +112,6 @@ def logger(trt: Any) -> Any:
     Args:
         trt: The module that `import_flavour` gave.
     """
-    levels = {trt.ILogger.INTERNAL_ERROR: logging.ERROR, trt.ILogger.ERROR: logging.ERROR}
 
     class Collecting(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
         def __init__(self) -> None:
@@ -117,10 +119,12 @@ def logger(trt: Any) -> Any:
             self.messages: list[Message] = []
 
         def log(self, severity: Any, text: str) -> None:
-            if severity in levels or severity == trt.ILogger.WARNING:
-                self.messages.append(Message(severity in levels, text))
+            is_error = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            is_warning = severity == trt.ILogger.WARNING and not _KNOWN.search(text)
+            if is_error or is_warning:
+                self.messages.append(Message(is_error, text))
             # errors come back as exceptions of ours; logged as such they would be shown twice
-            _log.log(logging.WARNING if severity == trt.ILogger.WARNING else logging.DEBUG, "%s", text)
+            _log.log(logging.WARNING if is_warning else logging.DEBUG, "%s", text)
 
     return Collecting()
 
