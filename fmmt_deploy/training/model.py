@@ -62,7 +62,8 @@ class ReferenceModel(nn.Module):
             inputs[n] for n in ("vision", "vision_mask", "face_logits", "face_index", "noise")
         )
         vision, vision_mask, kept = gate_faces(rows, mask, face_logits, index, noise, self.tau, self.threshold)
-        audio = inputs["audio"]
+        audio, device = inputs["audio"], states.device
+        vision, vision_mask = vision.to(device), vision_mask.to(device)  # the gate may be elsewhere, see engines.torch
         audio_mask = (torch.arange(audio.shape[1], device=audio.device) < inputs["audio_length"][:, None]).to(audio)
         return {"logits": self.fusion(words, words_mask, audio, audio_mask, vision, vision_mask), "kept": kept}
 
