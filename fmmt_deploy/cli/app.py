@@ -75,6 +75,7 @@ def build_app(debug: bool = False) -> typer.Typer:
 def _commands() -> Mapping[str, Command]:
     """One line a command, in the order of the help."""
     from fmmt_deploy.cli.bench import bench
+    from fmmt_deploy.cli.build import build
     from fmmt_deploy.cli.doctor import doctor
     from fmmt_deploy.cli.evaluate import evaluate
     from fmmt_deploy.cli.export import export
@@ -84,6 +85,7 @@ def _commands() -> Mapping[str, Command]:
 
     return {
         "export": export,
+        "build": build,
         "inspect": inspect,
         "run": run,
         "parity": parity,

@@ -108,6 +108,29 @@ class Output:
             task = bar.add_task(what, total=total)
             yield lambda steps: bar.advance(task, steps)
 
+    @contextmanager
+    def phases(self, what: str) -> Iterator[Callable[[str, int, int], None]]:
+        """A bar on stderr, if that is a terminal, for work that goes through phases of its own.
+
+        Args:
+            what: What is being done.
+
+        Yields:
+            To be called with the phase's name, how many of its steps are done, and how many it has; from any thread.
+        """
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda *_: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda phase, done, total: bar.update(
+                task, description=f"{what}: {phase}", completed=done, total=total
+            )
+
 
 def start() -> None:
     """Begins a command line: nothing was shown yet."""

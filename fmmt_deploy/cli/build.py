@@ -1,0 +1,212 @@
+"""`fmmt build`."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fmmt_deploy.cli.options import BundlePath, DryRun, Force, JsonOutput, PrecisionText, Quiet
+from fmmt_deploy.cli.output import Output, Table, readable_bytes
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fmmt_deploy.bundle.manifest import Precision
+    from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.calibration.requirements import Requirement
+    from fmmt_deploy.engines.tensorrt.cache import EngineKey
+    from fmmt_deploy.engines.tensorrt.gpu import Gpu
+    from fmmt_deploy.engines.tensorrt.obtain import Obtained
+    from fmmt_deploy.types import GraphName
+
+__all__ = ["build"]
+
+
+def build(
+    bundle: BundlePath,
+    engine: Annotated[Literal["trt", "trt-rtx"], typer.Option("--engine", help="TensorRT, or TensorRT-RTX.")],
+    precision: PrecisionText = "fp32",
+    profile: Annotated[
+        Path | None,
+        typer.Option("--profile", metavar="FILE", help="Which sizes engines accept: a TOML, see engines/README.md."),
+    ] = None,
+    graph: Annotated[
+        list[str] | None, typer.Option("--graph", help="Only this graph; may be given several times.")
+    ] = None,
+    opt_level: Annotated[
+        int, typer.Option("--opt-level", min=0, max=5, help="How hard to optimise: 3 to develop, 5 to release.")
+    ] = 3,
+    workspace: Annotated[
+        float, typer.Option("--workspace", min=0, help="GB that a layer may use while it runs; 0: what there is.")
+    ] = 0.0,
+    require: Annotated[
+        list[str] | None,
+        typer.Option("--require", metavar="TYPE>=SHARE", help="Ends with 9 if less of a graph's work is of that type."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Where engines are kept; default in the bundle.")
+    ] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: JsonOutput = False,
+    quiet: Quiet = False,
+) -> None:
+    """Builds engines of a bundle's graphs, or finds them in the cache.
+
+    Example: fmmt build -b my-bundle --engine trt --precision swin=fp16,plm=fp16 --profile engines/l4.toml --opt-level 5
+    """
+    from fmmt_deploy.bundle.precisions import precisions_from_option
+    from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.calibration.requirements import requirement_from_option
+    from fmmt_deploy.engines.tensorrt.flavour import import_flavour
+    from fmmt_deploy.engines.tensorrt.gpu import current_gpu
+    from fmmt_deploy.engines.tensorrt.obtain import engine_folder, engine_key
+    from fmmt_deploy.engines.tensorrt.options import BuildOptions
+    from fmmt_deploy.engines.tensorrt.profiles import default_profiles, read_profiles
+
+    shown = Output("build", as_json, quiet)
+    requirements = [requirement_from_option(text) for text in require or []]
+    import_flavour(engine)
+    opened = Bundle.open(bundle)
+    architecture = opened.manifest.architecture
+    precisions = _chosen(precisions_from_option(precision, architecture), graph)
+    profiles = default_profiles(architecture) if profile is None else read_profiles(profile, architecture)
+    options = BuildOptions(optimization_level=opt_level, workspace_bytes=int(workspace * 1e9))
+    gpu, folder = current_gpu(), engine_folder(opened, cache)
+    keys = [engine_key(opened, name, each, profiles, options, engine, gpu) for name, each in precisions.items()]
+    _check_requirements(opened, keys, requirements)
+    if dry_run:
+        _show_plan(shown, opened, keys, folder, profiles.source, force)
+        return
+    obtained = [_obtained(shown, opened, key, folder, force) for key in keys]
+    if gpu is None:  # where there is one, this is the place to run the engines before they are trusted
+        shown.status("no GPU is here: the engines were not run")
+    _show(shown, obtained, folder, gpu)
+
+
+def _chosen(precisions: Mapping[GraphName, Precision], graphs: Sequence[str] | None) -> dict[GraphName, Precision]:
+    """Those of the graphs that were named, or all."""
+    from fmmt_deploy.errors import UsageError
+
+    if unknown := sorted(set(graphs or ()) - set(precisions)):
+        raise UsageError(
+            f"--graph {unknown[0]}: this model has no such graph.", fix=f"Its graphs are {', '.join(precisions)}."
+        )
+    return {name: precision for name, precision in precisions.items() if not graphs or name in graphs}
+
+
+def _check_requirements(bundle: Bundle, keys: Sequence[EngineKey], requirements: Sequence[Requirement]) -> None:
+    """Before anything is built: that the network has the graph's types is checked when it is parsed."""
+    from fmmt_deploy.calibration.requirements import check_requirement
+    from fmmt_deploy.engines.tensorrt.products import flops_share, products_of
+
+    for requirement in requirements:
+        asked = [key for key in keys if key.precision == requirement.precision] or keys
+        for key in asked:
+            path = bundle.graph(key.graph, key.precision)
+            shares = flops_share(products_of(path, key.profiles[0]))
+            check_requirement(requirement, shares, f"{key.graph} {key.precision}")
+
+
+def _obtained(shown: Output, bundle: Bundle, key: EngineKey, folder: Path, force: bool) -> Obtained:
+    from fmmt_deploy.engines.tensorrt.obtain import obtain_engine
+
+    with shown.phases(f"{key.graph} {key.precision}") as tell:
+        obtained = obtain_engine(bundle, key, folder, force, tell)
+    for reason in obtained.instead_of:
+        shown.status(reason)
+    how = "found" if obtained.plan is None else f"built in {obtained.plan.seconds:.1f} s"
+    shown.status(f"{key.graph} {key.precision}: {how}")
+    return obtained
+
+
+def _show(shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None) -> None:
+    engines = [
+        {
+            "graph": each.file.about.key.graph,
+            "precision": each.file.about.key.precision,
+            "path": each.file.path,
+            "built": each.plan is not None,
+            "size_bytes": each.file.plan_bytes,
+            "seconds": each.file.about.build_seconds,
+            "flops_share": each.file.about.flops_share,
+            "key": each.file.about.key,
+            "layers": None if each.plan is None else each.plan.network.layers,
+            "warnings": () if each.plan is None else each.plan.warnings,
+            "instead_of": each.instead_of,
+        }
+        for each in obtained
+    ]
+    rows = [
+        (
+            each.file.about.key.graph,
+            each.file.about.key.precision,
+            each.file.path.name,
+            readable_bytes(each.file.plan_bytes),
+            f"{each.file.about.build_seconds:.1f}",
+            "cached" if each.plan is None else "built",
+            _shares(each.file.about.flops_share),
+        )
+        for each in obtained
+    ]
+    heads = ("graph", "precision", "file", "size", "seconds", "", "FLOPs by type")
+    key = obtained[0].file.about.key
+    document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
+    title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
+    shown.result(document | {"engines": engines}, Table(title, heads, rows))
+
+
+def _show_plan(
+    shown: Output, bundle: Bundle, keys: Sequence[EngineKey], folder: Path, source: str, force: bool
+) -> None:
+    from fmmt_deploy.engines.tensorrt.cache import EngineFile, engine_path, find_engine
+    from fmmt_deploy.engines.tensorrt.estimate import estimate_from_onnx
+    from fmmt_deploy.engines.tensorrt.profiles import shapes_of
+
+    engines, rows, shapes = [], [], []
+    for key in keys:
+        path = bundle.graph(key.graph, key.precision)
+        needed = estimate_from_onnx(path, key.profiles)
+        found = find_engine(folder, key)
+        cached = isinstance(found, EngineFile) and not force
+        reasons = () if isinstance(found, EngineFile) else found.reasons
+        inputs = [shapes_of(path, profile) for profile in key.profiles]
+        engines.append(
+            {
+                "graph": key.graph,
+                "precision": key.precision,
+                "path": engine_path(folder, key),
+                "cached": cached,
+                "key": key,
+                "digest": key.digest,
+                "shapes": inputs,
+                "needed": needed,
+                "not_used": reasons,
+            }
+        )
+        memory = (readable_bytes(needed.weight_bytes), readable_bytes(needed.activation_bytes))
+        what = "cached" if cached else "would be built"
+        rows.append((key.graph, key.precision, engine_path(folder, key).name, *memory, what))
+        for number, profile in enumerate(inputs):
+            shapes += [(key.graph, number, name, *map(_shape, each)) for name, each in profile.items()]
+        for reason in reasons:
+            shown.status(reason)
+    key = keys[0]
+    document = {"dry_run": True, "folder": folder, "flavour": key.flavour, "version": key.version, "profile": source}
+    title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
+    shown.result(
+        document | {"engines": engines},
+        Table(title, ("graph", "precision", "file", "weights", "activations ≥", ""), rows),
+        Table(f"shapes, by {source}", ("graph", "profile", "input", "smallest", "usual", "largest"), shapes),
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _shares(shares: Mapping[Precision, float]) -> str:
+    return ", ".join(f"{precision} {share:.1%}" for precision, share in shares.items())
