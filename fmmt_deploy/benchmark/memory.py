@@ -7,35 +7,45 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
-from fmmt_deploy.engines.protocol import EngineKind
+from fmmt_deploy.benchmark.choices import Choice
+from fmmt_deploy.bundle.precisions import text_from_precisions
 from fmmt_deploy.errors import FmmtError
 
 __all__ = ["peak_bytes"]
 
 
-def peak_bytes(bundle: Path, engine: EngineKind, threads: int) -> int:
-    """Largest resident memory while a process opens a bundle and answers its self-test.
+def peak_bytes(bundle: Path, choice: Choice, threads: int) -> int:
+    """Largest resident memory, not counting a GPU's, while a process opens a bundle and answers its self-test.
 
     Raises:
         FmmtError: That process failed.
     """
-    command = [sys.executable, "-m", __name__, str(bundle), engine, str(threads)]
+    command = [
+        sys.executable,
+        "-m",
+        __name__,
+        str(bundle),
+        choice.kind,
+        text_from_precisions(choice.precisions),
+        str(threads),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise FmmtError(f"Measuring the memory of {engine} failed.", why=done.stderr.strip()[-500:])
+        raise FmmtError(f"Measuring the memory of {choice.name} failed.", why=done.stderr.strip()[-500:])
     return int(json.loads(done.stdout))
 
 
-def _main(bundle: str, engine: str, threads: str) -> None:
+def _main(bundle: str, kind: str, precision: str, threads: str) -> None:
+    from fmmt_deploy.benchmark.choices import choice_from_option
     from fmmt_deploy.bundle.selftest import read_self_test
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.engines.load import open_engines
 
     opened = Bundle.open(Path(bundle), verify=False)
     assert opened.manifest.self_test is not None
-    with open_engines(opened, cast(EngineKind, engine), threads=int(threads)) as engines:
+    choice = choice_from_option(f"{kind}:{precision}", opened.manifest.architecture)
+    with open_engines(opened, choice.kind, choice.precisions, int(threads)) as engines:
         for graph, stage in read_self_test(opened.file(opened.manifest.self_test)).items():
             engines[graph].run(stage.inputs)
     json.dump(_own_peak_bytes(), sys.stdout)

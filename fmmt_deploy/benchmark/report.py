@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.benchmark.choices import rate_name
 from fmmt_deploy.benchmark.run import Measurement
 from fmmt_deploy.benchmark.statistics import LatencySummary, Ratio, format_ms, format_ratio, paired_ratio, summarise
 from fmmt_deploy.benchmark.ways import PUBLISHED_TOKENS
-from fmmt_deploy.bundle.manifest import graphs_of
+from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.export.flops import matmul_flops
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet
 
-__all__ = ["BenchReport", "StageRow", "WayRow", "report"]
+__all__ = ["BenchReport", "RateRow", "StageRow", "WayRow", "report"]
 
 STAGES: tuple[StageName, ...] = ("prepare", "swin", "plm", "fusion")
 
@@ -52,8 +53,21 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RateRow:
+    """How fast the machine multiplies matrices: where and in which precision, median and range."""
+
+    name: str
+    gflops: float
+    gflops_range: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchReport:
-    """Everything a benchmark found out."""
+    """Everything a benchmark found out.
+
+    `baseline` is what the others' speed-up is against. `matrix_gflops` is the first of `rates`, kept for readers of
+    reports from before there were several; `copy_gb_per_s` is the GPU's memory, read and written.
+    """
 
     workload: str
     dialogues: int
@@ -62,10 +76,13 @@ class BenchReport:
     faces: int
     rounds: int
     threads: int
-    matrix_gflops: float
-    matrix_gflops_range: tuple[float, float]
+    matrix_gflops: float | None
+    matrix_gflops_range: tuple[float, float] | None
     ways: tuple[WayRow, ...]
     stages: tuple[StageRow, ...]
+    baseline: str
+    rates: tuple[RateRow, ...]
+    copy_gb_per_s: float | None
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -105,27 +122,30 @@ class BenchReport:
 
 def report(
     measured: Sequence[Measurement],
-    rates: Sequence[float],
+    rates: Mapping[str, Sequence[float]],
     dataset: DataSet,
     tokens: Sequence[int],
     bundle: Bundle,
     rounds: int,
     threads: int,
+    copy_gb_per_s: float | None = None,
 ) -> BenchReport:
     """Draws it all together.
 
     Args:
         measured: Of every contender; the published way, or else the first, is the baseline.
-        rates: The machine's matrix-product rate, samples in TFLOP/s.
+        rates: The machine's matrix-product rates by name, samples in TFLOP/s.
         dataset: What was answered.
         tokens: Of each of its dialogues.
         bundle: With what; its graphs tell the work.
         rounds: How often.
         threads: With how many.
+        copy_gb_per_s: The GPU's copy rate, where it was measured.
     """
     utterances = sum(len(dialogue.utterances) for dialogue in dataset.dialogues)
     baseline = next((m for m in measured if m.way == "published"), measured[0])
-    rate = 1000 * median(rates)
+    rows = tuple(RateRow(n, 1000 * median(r), (1000 * min(r), 1000 * max(r))) for n, r in rates.items() if r)
+    by_name = {row.name: row.gflops for row in rows}
     return BenchReport(
         workload=dataset.source,
         dialogues=len(dataset.dialogues),
@@ -134,14 +154,17 @@ def report(
         faces=sum(u.vision_length for dialogue in dataset.dialogues for u in dialogue.utterances),
         rounds=rounds,
         threads=threads,
-        matrix_gflops=rate,
-        matrix_gflops_range=(1000 * min(rates), 1000 * max(rates)),
+        matrix_gflops=rows[0].gflops if rows else None,
+        matrix_gflops_range=rows[0].gflops_range if rows else None,
         ways=tuple(_way_row(m, baseline) for m in measured),
         stages=tuple(
             row
             for m in measured
-            for row in _stage_rows(m, _work(dataset, tokens, bundle, m.way), utterances, rounds, rate)
+            for row in _stage_rows(m, _work(dataset, tokens, bundle, m.way), utterances, rounds, by_name)
         ),
+        baseline=f"{DESCRIPTIONS[baseline.way]} on {baseline.engine}",
+        rates=rows,
+        copy_gb_per_s=copy_gb_per_s,
     )
 
 
@@ -157,7 +180,7 @@ def _way_row(measurement: Measurement, baseline: Measurement) -> WayRow:
 
 
 def _stage_rows(
-    measurement: Measurement, work: Mapping[str, int], utterances: int, rounds: int, rate: float
+    measurement: Measurement, work: Mapping[str, int], utterances: int, rounds: int, rates: Mapping[str, float]
 ) -> list[StageRow]:
     rows = []
     for stage in STAGES:
@@ -165,9 +188,16 @@ def _stage_rows(
             continue
         ms = measurement.stages_ms[stage] / utterances / rounds
         gflop = work[stage] / utterances / 1e9 if stage in work else None
-        share = None if gflop is None else gflop / ms * 1000 / rate
+        rate = rates.get(rate_name(measurement.device, _precision(measurement, stage)))
+        share = None if gflop is None or rate is None else gflop / ms * 1000 / rate
         rows.append(StageRow(measurement.engine, measurement.way, stage, ms, gflop, share))
     return rows
+
+
+def _precision(measurement: Measurement, stage: StageName) -> Precision:
+    """The stage `fusion` is the last graph, whatever its name."""
+    precisions = {str(graph): precision for graph, precision in measurement.precisions.items()}
+    return precisions.get(stage) or precisions.get("unimodal", "fp32")
 
 
 def _work(dataset: DataSet, tokens: Sequence[int], bundle: Bundle, way: str) -> Mapping[str, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fmmt_deploy.benchmark.matrix_rate import MatrixRate
+from fmmt_deploy.benchmark.choices import Device
 from fmmt_deploy.benchmark.statistics import warm_up
 from fmmt_deploy.benchmark.ways import StageClock, Way, WayName
+from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet, Dialogue
 
@@ -27,11 +28,15 @@ class Contender:
         engine: What computes.
         way: How.
         clock: Times the stages of that way.
+        device: Where.
+        precisions: Of each graph; float32 for those that are not named.
     """
 
     engine: str
     way: Way
     clock: StageClock
+    device: Device = "cpu"
+    precisions: Precisions = field(default_factory=dict)
 
 
 @dataclass
@@ -44,6 +49,8 @@ class Measurement:
         answers_ms: Milliseconds of every answer of every round.
         dialogues_ms: Milliseconds of every dialogue of every round; index i of one contender belongs with i of others.
         stages_ms: Milliseconds of each stage, over all rounds.
+        device: See `Contender`.
+        precisions: See `Contender`.
     """
 
     engine: str
@@ -51,45 +58,61 @@ class Measurement:
     answers_ms: list[float] = field(default_factory=list)
     dialogues_ms: list[float] = field(default_factory=list)
     stages_ms: dict[StageName, float] = field(default_factory=dict)
+    device: Device = "cpu"
+    precisions: Precisions = field(default_factory=dict)
 
 
 def measure(
     contenders: Sequence[Contender],
     dataset: DataSet,
     rounds: int,
-    rate: MatrixRate,
+    rates: Mapping[str, Callable[[], float]],
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Measurement], list[float]]:
+) -> tuple[list[Measurement], dict[str, list[float]]]:
     """Lets every contender answer every dialogue, in turns, after each has settled.
+
+    One on a GPU answers each twice in its turn: once as fast as it can, and once more to time the stages by themselves.
 
     Args:
         contenders: What is compared; every other turn they go in the opposite order.
         dataset: The dialogues.
         rounds: How often.
-        rate: The machine's matrix-product rate, sampled between the dialogues.
+        rates: The machine's matrix-product rates in TFLOP/s by name (see `rate_name`), sampled between the dialogues.
         advance: Told of every dialogue that a contender has done.
 
     Returns:
-        One measurement a contender, and the samples of the matrix-product rate in TFLOP/s.
+        One measurement a contender, and the samples of each rate.
 
     Raises:
         UnstableError: A contender's time never settled.
     """
     for contender in contenders:
         _settle(contender, dataset.dialogues)
-    measured = [Measurement(contender.engine, contender.way.name) for contender in contenders]
-    rates = []
+    measured = [Measurement(c.engine, c.way.name, device=c.device, precisions=c.precisions) for c in contenders]
+    sampled: dict[str, list[float]] = {name: [] for name in rates}
     for turn, dialogue in enumerate(dialogue for _ in range(rounds) for dialogue in dataset.dialogues):
-        rates.append(rate.sample())
+        for name, sample in rates.items():
+            sampled[name].append(sample())
         both = list(zip(contenders, measured, strict=True))
         for contender, measurement in both[:: -1 if turn % 2 else 1]:
-            times = contender.way.answer(dialogue)
+            times = _answered(contender, dialogue)
             measurement.answers_ms += times
             measurement.dialogues_ms.append(sum(times))
             advance(1)
     for contender, measurement in zip(contenders, measured, strict=True):
         measurement.stages_ms = dict(contender.clock.stages_ms)
-    return measured, rates
+    return measured, sampled
+
+
+def _answered(contender: Contender, dialogue: Dialogue) -> list[float]:
+    clock = contender.clock
+    if clock.wait is None:
+        return contender.way.answer(dialogue)
+    clock.running = False
+    times = contender.way.answer(dialogue)
+    clock.running = True
+    contender.way.answer(dialogue)
+    return times
 
 
 def _settle(contender: Contender, dialogues: Iterable[Dialogue]) -> None:

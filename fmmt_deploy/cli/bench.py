@@ -10,8 +10,6 @@ import typer
 
 from fmmt_deploy.cli.options import (
     BatchSize,
-    EngineChoice,
-    EngineList,
     FacesDir,
     JsonOutput,
     Limit,
@@ -22,11 +20,11 @@ from fmmt_deploy.cli.options import (
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from fmmt_deploy.benchmark.report import BenchReport
+    from fmmt_deploy.benchmark.choices import Choice
+    from fmmt_deploy.benchmark.report import BenchReport, RateRow
     from fmmt_deploy.bundle.store import Bundle
-    from fmmt_deploy.cli.options import EngineKind
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.types import DataSet
 
@@ -41,10 +39,18 @@ def bench(
             "--random", help="Instead of a bundle: the real architecture, or a tiny one, with random weights."
         ),
     ] = None,
-    engine: EngineList = [EngineChoice.ORT],  # noqa: B006 - typer copies it
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            metavar="KIND[:PRECISION]",
+            help="What computes, and the precision of its graphs: ort, trt:fp16, trt:swin=fp16,plm=fp16; may be given "
+            "several times; default ort.",
+        ),
+    ] = None,
     baseline: Annotated[
         Literal["published"] | None,
-        typer.Option("--baseline", help="The published loop on PyTorch: all 512 tokens again for every utterance."),
+        typer.Option("--baseline", help="The published loop on PyTorch, on the GPU in FP16 if an engine is there."),
     ] = None,
     min_speed_up: Annotated[
         float | None,
@@ -73,6 +79,7 @@ def bench(
     """
     import tempfile
 
+    from fmmt_deploy.benchmark.choices import choice_from_option
     from fmmt_deploy.benchmark.memory import peak_bytes
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.errors import UsageError
@@ -91,11 +98,11 @@ def bench(
             workloads = [session.dataset(data, split, faces_dir, limit)]
         else:
             workloads = list(_made_workloads(session.bundle, Path(scratch), dialogues, faces or [10.0]))
-        kinds: list[EngineKind] = [choice.value for choice in dict.fromkeys(engine)]
-        reports = [_measured(session, kinds, baseline, rounds, workload, shown) for workload in workloads]
+        choices = [choice_from_option(text, session.architecture) for text in dict.fromkeys(engine or ["ort"])]
+        reports = [_measured(session, choices, baseline, rounds, workload, shown) for workload in workloads]
         shown.status("measuring memory, an engine at a time")
-        memory = {kind: peak_bytes(session.bundle.path, kind, session.threads) for kind in kinds}
-    rows = [(kind, readable_bytes(peak)) for kind, peak in memory.items()]
+        memory = {choice.name: peak_bytes(session.bundle.path, choice, session.threads) for choice in choices}
+    rows = [(name, readable_bytes(peak)) for name, peak in memory.items()]
     shown.result(
         {"model": random or bundle, "reports": [report.to_json() for report in reports], "peak_bytes": memory},
         *(part for report in reports for part in _parts(report)),
@@ -122,25 +129,26 @@ def _check_speed(reports: list[BenchReport], wanted: float) -> None:
 
 def _measured(
     session: Session,
-    kinds: list[EngineKind],
+    choices: Sequence[Choice],
     baseline: str | None,
     rounds: int,
     workload: DataSet,
     shown: Output,
 ) -> BenchReport:
     from fmmt_deploy.benchmark.contenders import opened_contenders, tokens_of_dialogues
-    from fmmt_deploy.benchmark.matrix_rate import fastest_rate
+    from fmmt_deploy.benchmark.rates import copy_rate_for, rates_for
     from fmmt_deploy.benchmark.report import report
     from fmmt_deploy.benchmark.run import measure
 
     shown.status(f"measuring {workload.source}")
-    opened = opened_contenders(session.bundle, kinds, baseline is not None, session.batch_size, session.threads)
+    opened = opened_contenders(session.bundle, choices, baseline is not None, session.batch_size, session.threads)
     with opened as contenders:
         total = len(contenders) * rounds * len(workload.dialogues)
+        copied, samplers = copy_rate_for(contenders), rates_for(contenders, session.threads)
         with shown.progress("dialogues", total) as advance:
-            measured, rates = measure(contenders, workload, rounds, fastest_rate(session.threads), advance)
+            measured, rates = measure(contenders, workload, rounds, samplers, advance)
     tokens = tokens_of_dialogues(session.bundle, workload)
-    return report(measured, rates, workload, tokens, session.bundle, rounds, session.threads)
+    return report(measured, rates, workload, tokens, session.bundle, rounds, session.threads, copied)
 
 
 def _made_workloads(bundle: Bundle, scratch: Path, dialogues: int, faces: list[float]) -> Iterator[DataSet]:
@@ -159,8 +167,12 @@ def _random_bundle(preset: Literal["full", "tiny"], path: Path, shown: Output) -
     return path
 
 
+def _rate(row: RateRow) -> str:
+    low, high = row.gflops_range
+    return f"{row.gflops:.0f} GFLOP/s measured here on {row.name} ({low:.0f}–{high:.0f})"
+
+
 def _parts(report: BenchReport) -> list[Table | str]:
-    low, high = report.matrix_gflops_range
     about = [
         ("workload", report.workload),
         (
@@ -168,8 +180,11 @@ def _parts(report: BenchReport) -> list[Table | str]:
             f"{report.utterances} utterances, {report.tokens} tokens, {report.faces} faces; {report.rounds} rounds",
         ),
         ("threads", report.threads),
-        ("matrix products", f"{report.matrix_gflops:.0f} GFLOP/s measured here ({low:.0f}–{high:.0f})"),
+        ("baseline", report.baseline),
+        *(("matrix products", _rate(row)) for row in report.rates),
     ]
+    if report.copy_gb_per_s is not None:
+        about.append(("the GPU's memory", f"{report.copy_gb_per_s:.0f} GB/s read and written"))
     ways = ("engine", "way", "p50", "p90", "p95", "p99", "utt/s", "speed-up")
     stages = ("engine", "way", "stage", "per utterance", "GFLOP", "GFLOP/s", "of matrix rate")
     return [

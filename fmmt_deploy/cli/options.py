@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -14,9 +13,7 @@ __all__ = [
     "DataPath",
     "DryRun",
     "Engine",
-    "EngineChoice",
     "EngineKind",
-    "EngineList",
     "FacesDir",
     "Force",
     "JsonOutput",
@@ -55,23 +52,6 @@ DataPath: TypeAlias = Annotated[
 ]
 Split: TypeAlias = Annotated[SplitName, typer.Option("--split", help="Which part of the data set.")]
 Engine: TypeAlias = Annotated[EngineKind, typer.Option("--engine", help="What computes.")]
-
-
-class EngineChoice(StrEnum):
-    """`EngineKind` once more: typer takes no list of literals."""
-
-    ORT = "ort"
-    TORCH = "torch"
-    EMULATED = "emulated"
-    ORT_CUDA = "ort-cuda"
-    ORT_TRT = "ort-trt"
-    ORT_TRT_RTX = "ort-trt-rtx"
-    TORCH_CUDA = "torch-cuda"
-    TORCH_COMPILED = "torch-compiled"
-    TRT = "trt"
-    TRT_RTX = "trt-rtx"
-
-
 PrecisionText: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -79,9 +59,6 @@ PrecisionText: TypeAlias = Annotated[
         metavar="TYPE|GRAPH=TYPE,…",
         help="Which of the bundle's graphs: fp32, fp16 or bf16 for all, or for each by name; see `fmmt cast`.",
     ),
-]
-EngineList: TypeAlias = Annotated[
-    list[EngineChoice], typer.Option("--engine", help="What computes; may be given several times.")
 ]
 JsonOutput: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no status lines.")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.contenders import tokens_of_dialogues
 from fmmt_deploy.benchmark.matrix_rate import MatrixRate
 from fmmt_deploy.benchmark.memory import peak_bytes
@@ -15,6 +16,7 @@ from fmmt_deploy.benchmark.report import report
 from fmmt_deploy.benchmark.run import Contender, Measurement, measure
 from fmmt_deploy.benchmark.ways import Alone, Batched, Cached, Published, StageClock, WayName
 from fmmt_deploy.benchmark.workload import meld_shaped
+from fmmt_deploy.bundle.precisions import float32
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.host import started_on_host
 from fmmt_deploy.engines.load import open_engines
@@ -128,9 +130,9 @@ def test_contenders_take_turns_in_changing_order(tmp_path: Path) -> None:
         Contender("a", FakeWay("a", lambda: 20.0, turns), StageClock()),
         Contender("b", FakeWay("b", lambda: 10.0, turns), StageClock()),
     ]
-    measured, rates = measure(contenders, dataset, rounds=2, rate=MatrixRate(64))
+    measured, rates = measure(contenders, dataset, rounds=2, rates={"cpu fp32": MatrixRate(64).sample})
     assert "".join(turns[-8:]) == "abbaabba"
-    assert len(rates) == 4
+    assert {name: len(samples) for name, samples in rates.items()} == {"cpu fp32": 4}
     counts = [len(d.utterances) for d in dataset.dialogues] * 2
     assert measured[0].dialogues_ms == [20.0 * n for n in counts]
     assert measured[1].answers_ms == [10.0] * sum(counts)
@@ -141,7 +143,7 @@ def test_a_contender_that_never_settles_is_an_error(tmp_path: Path) -> None:
     ever_slower = iter(2.0 ** np.arange(200))
     way = FakeWay("a", lambda: float(next(ever_slower)), [])
     with pytest.raises(UnstableError, match="never settled"):
-        measure([Contender("a", way, StageClock())], dataset, 1, MatrixRate(64))
+        measure([Contender("a", way, StageClock())], dataset, 1, {"cpu fp32": MatrixRate(64).sample})
 
 
 def test_the_report_counts_work_rates_and_ratios(tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_the_report_counts_work_rates_and_ratios(tiny_bundle: Callable[[str], Bu
     answers = sum(len(d.utterances) for d in dataset.dialogues)
     slow = Measurement("torch", "published", [30.0] * answers, [60.0, 90.0], {"plm": 100.0 * answers, "prepare": 1.0})
     fast = Measurement("ort", "batched", [3.0] * answers, [6.0, 9.0], {"plm": 1.0 * answers})
-    made = report([slow, fast], [0.1, 0.3, 0.2], dataset, tokens, bundle, rounds=1, threads=2)
+    made = report([slow, fast], {"cpu fp32": [0.1, 0.3, 0.2]}, dataset, tokens, bundle, rounds=1, threads=2)
     assert made.matrix_gflops == pytest.approx(200)
     assert made.ways[0].speed_up is None
     assert made.ways[1].speed_up is not None
@@ -181,7 +183,8 @@ def _plm_gflop(architecture: Architecture, tokens: int) -> float:
 
 def test_memory_of_an_engine_is_that_of_its_own_process(tiny_bundle: Callable[[str], Bundle]) -> None:
     ballast = np.ones(400_000_000 // 8)
-    peak = peak_bytes(tiny_bundle("roberta").path, "ort", 1)
+    bundle = tiny_bundle("roberta")
+    peak = peak_bytes(bundle.path, Choice("ort", float32(bundle.manifest.graphs)), 1)
     assert ballast.nbytes == 400_000_000
     assert 30_000_000 < peak < 400_000_000
 
