@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["create_sibling", "locked", "recover", "remove_stale", "replace_directory", "sync_tree"]
+__all__ = ["create_sibling", "link_or_copy", "locked", "recover", "remove_stale", "replace_directory", "sync_tree"]
 
 
 @contextmanager
@@ -95,6 +95,20 @@ def replace_directory(new: Path, target: Path) -> None:
     finally:
         recover(target)
     _sync_directory(target.parent)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Makes `path` the same file as `source`, or a copy where the file system can't (another one, or no links).
+
+    Raises:
+        OSError: It can't be read or written.
+    """
+    try:
+        os.link(source.resolve(), path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def sync_tree(directory: Path) -> None:

@@ -12,7 +12,10 @@ from fmmt_deploy.bundle.external_data import external_data_locations
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, check_relative_path
 from fmmt_deploy.errors import BundleError
 
-__all__ = ["check_files", "entries_of", "hash_file", "hash_files"]
+__all__ = ["CACHES", "check_files", "entries_of", "hash_file", "hash_files"]
+
+CACHES = ("engines", "receipts")
+"""Folders of a bundle whose files its manifest does not list: they are made on the machine that runs it."""
 
 _BLOCK_BYTES = 4 * 2**20
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
@@ -42,17 +45,23 @@ def hash_files(paths: list[Path]) -> list[str]:
         return list(pool.map(hash_file, paths))
 
 
-def entries_of(directory: Path) -> dict[str, FileEntry]:
-    """Hash and size of every file below a directory but its manifest, by relative path.
+def entries_of(directory: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Hash and size of every file below a directory, but of its manifest and its caches, by relative path.
+
+    Args:
+        directory: The bundle's.
+        known: Entries of files that are there unchanged, and so need not be read again.
 
     Raises:
         OSError: One can't be read.
     """
-    paths = sorted(path for path in directory.rglob("*") if not path.is_dir() and path != directory / MANIFEST_NAME)
-    return {
-        path.relative_to(directory).as_posix(): FileEntry(digest, path.stat().st_size)
-        for path, digest in zip(paths, hash_files(paths), strict=True)
-    }
+    found = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
+    listed = {name: path for name, path in found.items() if name != MANIFEST_NAME and name.split("/")[0] not in CACHES}
+    entries = {name: entry for name, entry in known.items() if name in listed}
+    fresh = {name: path for name, path in listed.items() if name not in entries}
+    for (name, path), digest in zip(fresh.items(), hash_files(list(fresh.values())), strict=True):
+        entries[name] = FileEntry(digest, path.stat().st_size)
+    return {name: entries[name] for name in listed}
 
 
 def check_files(root: Path, manifest: Manifest, verify: bool) -> None:

@@ -11,11 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-from fmmt_deploy.bundle.atomic import create_sibling, locked, recover, remove_stale, replace_directory, sync_tree
+from fmmt_deploy.bundle.atomic import (
+    create_sibling,
+    link_or_copy,
+    locked,
+    recover,
+    remove_stale,
+    replace_directory,
+    sync_tree,
+)
 from fmmt_deploy.bundle.disk import check_room, disk_problems
 from fmmt_deploy.bundle.integrity import check_files, entries_of
 from fmmt_deploy.bundle.manifest import (
     MANIFEST_NAME,
+    FileEntry,
     Manifest,
     Precision,
     check_relative_path,
@@ -123,6 +132,7 @@ class BundleWriter:
 
     def __init__(self, directory: Path, target: Path, force: bool) -> None:
         self.directory, self.target, self._force = directory, target, force
+        self._linked: dict[str, FileEntry] = {}
 
     def place(self, relative: str) -> Path:
         """The path to write a file to; its folder is made.
@@ -133,6 +143,8 @@ class BundleWriter:
         check_relative_path(relative)
         path = self.directory / relative
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self._linked.pop(relative, None) is not None:
+            path.unlink()  # it is another bundle's too: never write through it
         return path
 
     def add_bytes(self, relative: str, content: bytes) -> Path:
@@ -153,22 +165,36 @@ class BundleWriter:
         """
         return Path(shutil.copyfile(source, self.place(relative)))
 
-    def commit(self, manifest: Manifest) -> Bundle:
+    def link_file(self, relative: str, source: Path, entry: FileEntry) -> None:
+        """Takes over a file of another bundle, which costs no room, and no time to hash it.
+
+        Args:
+            relative: Its path in this bundle.
+            source: It; never changed, since both bundles then hold it.
+            entry: Its hash and size, as that bundle's manifest lists them.
+
+        Raises:
+            BundleError: The path leaves the bundle.
+        """
+        link_or_copy(source, self.place(relative))
+        self._linked[relative] = entry
+
+    def commit(self, manifest: Manifest, replaces: Manifest | None = None) -> Bundle:
         """Puts the bundle in its place, in one step.
 
         Args:
             manifest: What it holds. `files` is ignored and computed from the directory, and `tools` gets our version.
+            replaces: The manifest that must still be at the target; default there need not be one.
 
         Returns:
             The bundle, at its target.
 
         Raises:
             BundleError: The manifest is not valid for the files that were added.
-            UsageError: The target came to exist in the meantime.
+            UsageError: The target came to exist, or changed, in the meantime.
         """
-        manifest = replace(
-            manifest, files=entries_of(self.directory), tools={**manifest.tools, "fmmt-deploy": version("fmmt-deploy")}
-        )
+        files = entries_of(self.directory, self._linked)
+        manifest = replace(manifest, files=files, tools={**manifest.tools, "fmmt-deploy": version("fmmt-deploy")})
         text = json_from_manifest(manifest)
         manifest = manifest_from_json(text)
         (self.directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
@@ -176,6 +202,8 @@ class BundleWriter:
         sync_tree(self.directory)
         with locked(self.target.parent):
             check_replaceable(self.target, self._force)
+            if replaces is not None and _read_manifest(self.target) != replaces:
+                raise UsageError(f"The bundle {self.target} was changed meanwhile.", fix="Run the command again.")
             replace_directory(self.directory, self.target)
             remove_stale(self.target)
         return Bundle(self.target, manifest)

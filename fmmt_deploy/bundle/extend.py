@@ -1,0 +1,84 @@
+"""Adding to a bundle: a new one that shares all its unchanged files, in the place of the old or beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fmmt_deploy.bundle.atomic import link_or_copy
+from fmmt_deploy.bundle.integrity import CACHES
+from fmmt_deploy.bundle.manifest import Manifest
+from fmmt_deploy.bundle.store import Bundle, BundleWriter, write_bundle
+
+__all__ = ["ExtensionWriter", "extend_bundle"]
+
+
+class ExtensionWriter:
+    """A bundle that is being made from another one, whose files it holds already.
+
+    Args:
+        writer: What to write new files with.
+        bundle: The other one.
+        in_place: Whether it will be replaced.
+    """
+
+    def __init__(self, writer: BundleWriter, bundle: Bundle, in_place: bool) -> None:
+        self._writer, self._bundle, self._in_place = writer, bundle, in_place
+
+    def place(self, relative: str) -> Path:
+        """The path to write a new file to; see `BundleWriter.place`."""
+        return self._writer.place(relative)
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Puts the bundle in its place, with the engines and receipts that the other one has by then.
+
+        Args:
+            manifest: See `BundleWriter.commit`.
+
+        Raises:
+            BundleError: The manifest is not valid for the files that are there.
+            UsageError: The bundle was changed meanwhile, or the target came to exist.
+        """
+        for folder in CACHES:
+            for path in (self._bundle.path / folder).rglob("*"):
+                if path.is_file():
+                    copy = self._writer.place(path.relative_to(self._bundle.path).as_posix())
+                    with suppress(FileNotFoundError):  # of an engine that is just being written
+                        link_or_copy(path, copy)
+        return self._writer.commit(manifest, replaces=self._bundle.manifest if self._in_place else None)
+
+
+@contextmanager
+def extend_bundle(
+    bundle: Bundle,
+    out: Path | None = None,
+    force: bool = False,
+    needed_bytes: int = 0,
+    without: Collection[str] = (),
+) -> Iterator[ExtensionWriter]:
+    """Makes a bundle with all files of another one but those that are to be made anew.
+
+    Files are shared by hard links where the file system has them, so that gigabytes cost nothing. A kill at any instant
+    leaves the old bundle or the new one.
+
+    Args:
+        bundle: The other one; its files are never changed.
+        out: Where the new one goes; default in its place.
+        force: Whether to replace a bundle that is at `out`.
+        needed_bytes: About how large the new files will be.
+        without: Paths that the new one does not take over.
+
+    Yields:
+        What to write with.
+
+    Raises:
+        UsageError: Something is at `out` already.
+        EnvironmentProblem: The disk is full, or the place can't be written.
+    """
+    in_place = out is None
+    with write_bundle(bundle.path if out is None else out, force or in_place, needed_bytes) as writer:
+        for relative, entry in bundle.manifest.files.items():
+            if relative not in without:
+                writer.link_file(relative, bundle.file(relative), entry)
+        yield ExtensionWriter(writer, bundle, in_place)
