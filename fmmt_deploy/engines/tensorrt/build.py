@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from fmmt_deploy.engines.tensorrt.flavour import (
     FlavourName,
+    collected,
     create_network,
     error_recorder,
     import_flavour,
@@ -84,23 +85,24 @@ def plan_from_onnx(
     """
     trt = import_flavour(flavour)
     started = time.monotonic()
-    log, errors = logger(trt), error_recorder(trt)
-    builder = trt.Builder(log)
-    network = create_network(trt, builder)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(path)):
-        raise graph_refused(graph, path, flavour, parser, log.messages)
-    facts, products = facts_of_network(network), products_of(path, profiles[0])
-    check_network(path, facts, products)
-    config = _configured(trt, builder, flavour, options, target)
-    _add_profiles(builder, config, graph, path, profiles)
-    cache = _timing_cache(config, flavour, timing_cache)
-    with _recorded(builder, errors):
-        data = _build(trt, builder, network, config, progress)
-    if data is None:
-        raise build_refused(graph, path, flavour, errors.descriptions, log.messages)
+    products = products_of(path, profiles[0])
+    with collected(trt) as messages:
+        builder, errors = trt.Builder(logger(trt)), error_recorder(trt)
+        network = create_network(trt, builder)
+        parser = trt.OnnxParser(network, logger(trt))
+        if not parser.parse_from_file(str(path)):
+            raise graph_refused(graph, path, flavour, parser, messages)
+        facts = facts_of_network(network)
+        check_network(path, facts, products)
+        config = _configured(trt, builder, flavour, options, target)
+        _add_profiles(builder, config, graph, path, profiles)
+        cache = _timing_cache(config, flavour, timing_cache)
+        with _recorded(builder, errors):
+            data = _build(trt, builder, network, config, progress)
+        if data is None:
+            raise build_refused(graph, path, flavour, errors.descriptions, messages)
     learned = None if cache is None else bytes(config.get_timing_cache().serialize())
-    warnings = tuple(dict.fromkeys(message.text for message in log.messages if not message.is_error))
+    warnings = tuple(dict.fromkeys(message.text for message in messages if not message.is_error))
     return Plan(memoryview(data), facts, products, time.monotonic() - started, warnings, learned)
 
 

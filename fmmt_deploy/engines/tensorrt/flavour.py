@@ -9,18 +9,20 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = [
     "FLAVOURS",
     "FlavourName",
-    "Logger",
     "Message",
+    "collected",
     "create_network",
     "error_recorder",
     "import_flavour",
@@ -67,16 +69,6 @@ class Message:
     text: str
 
 
-class Logger(Protocol):
-    """A logger of TensorRT's that also keeps what it was told.
-
-    Attributes:
-        messages: Errors and warnings, in order.
-    """
-
-    messages: list[Message]
-
-
 def title(name: FlavourName) -> str:
     """What people call it: `TensorRT` or `TensorRT-RTX`."""
     return _PACKAGES[name].title
@@ -106,8 +98,11 @@ def import_flavour(name: FlavourName) -> ModuleType:
     return module
 
 
+@cache
 def logger(trt: Any) -> Any:
-    """Makes a logger for TensorRT that keeps its warnings and errors and hands both to `logging`; a `Logger`.
+    """The logger for all that is made with TensorRT in this process, which keeps only the first it is given.
+
+    Warnings go to `logging`; see `collected` for errors.
 
     Args:
         trt: The module that `import_flavour` gave.
@@ -116,17 +111,33 @@ def logger(trt: Any) -> Any:
     class Collecting(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.messages: list[Message] = []
+            self.listeners: list[list[Message]] = []
 
         def log(self, severity: Any, text: str) -> None:
             is_error = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
             is_warning = severity == trt.ILogger.WARNING and not _KNOWN.search(text)
             if is_error or is_warning:
-                self.messages.append(Message(is_error, text))
+                for listener in self.listeners:
+                    listener.append(Message(is_error, text))
             # errors come back as exceptions of ours; logged as such they would be shown twice
             _log.log(logging.WARNING if is_warning else logging.DEBUG, "%s", text)
 
     return Collecting()
+
+
+@contextmanager
+def collected(trt: Any) -> Iterator[list[Message]]:
+    """Errors and warnings that TensorRT logs meanwhile, in order.
+
+    Args:
+        trt: The module that `import_flavour` gave.
+    """
+    listeners, messages = logger(trt).listeners, list[Message]()
+    listeners.append(messages)
+    try:
+        yield messages
+    finally:
+        listeners[:] = [listener for listener in listeners if listener is not messages]
 
 
 def error_recorder(trt: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
 from fmmt_deploy.engines.tensorrt.profiles import Profile
@@ -49,9 +50,14 @@ def products_of(path: Path, profile: Profile) -> tuple[Product, ...]:
         profile: The sizes to tell the work at: the usual ones.
 
     Raises:
-        BundleError: A type or shape can't be inferred.
+        BundleError: It is not an ONNX file, or a type or shape can't be inferred.
     """
-    model = onnx.load(path, load_external_data=False)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise BundleError(
+            f"{path} is not an ONNX graph.", why=str(error), fix="Export the bundle again.", path=path
+        ) from error
     for value in model.graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in profile:

@@ -9,7 +9,14 @@ from types import ModuleType
 import pytest
 import tensorrt_rtx
 
-from fmmt_deploy.engines.tensorrt.flavour import create_network, error_recorder, import_flavour, logger, title
+from fmmt_deploy.engines.tensorrt.flavour import (
+    collected,
+    create_network,
+    error_recorder,
+    import_flavour,
+    logger,
+    title,
+)
 from fmmt_deploy.errors import EnvironmentProblem
 
 
@@ -77,18 +84,20 @@ def test_versions(monkeypatch: pytest.MonkeyPatch, version: str, taken: bool) ->
 
 def test_logger(caplog: pytest.LogCaptureFixture) -> None:
     log = logger(tensorrt_rtx)
-    with caplog.at_level(logging.WARNING):
+    assert logger(tensorrt_rtx) is log, "TensorRT keeps the first of a process"
+    with caplog.at_level(logging.WARNING), collected(tensorrt_rtx) as messages, collected(tensorrt_rtx) as inner:
         log.log(tensorrt_rtx.ILogger.ERROR, "bad")
         log.log(tensorrt_rtx.ILogger.WARNING, "odd")
         log.log(tensorrt_rtx.ILogger.WARNING, "ModelImporter.cpp:1071: Make sure input input_ids has Int64 binding.")
         log.log(tensorrt_rtx.ILogger.INFO, "fine")
-    assert [(message.is_error, message.text) for message in log.messages] == [(True, "bad"), (False, "odd")]
+    log.log(tensorrt_rtx.ILogger.ERROR, "later")
+    assert [(message.is_error, message.text) for message in messages] == [(True, "bad"), (False, "odd")]
+    assert inner == messages
     assert caplog.messages == ["odd"]
 
 
 def test_recorder_hears_the_builder() -> None:
-    log, errors = logger(tensorrt_rtx), error_recorder(tensorrt_rtx)
-    builder = tensorrt_rtx.Builder(log)
+    builder, errors = tensorrt_rtx.Builder(logger(tensorrt_rtx)), error_recorder(tensorrt_rtx)
     builder.error_recorder = errors
     try:
         network = create_network(tensorrt_rtx, builder)
