@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from fmmt_deploy.errors import PrecisionError
 
-__all__ = ["PASS", "Decision", "GraphView", "Held", "decide"]
+__all__ = ["ASKED", "MOVE", "PASS", "Decision", "GraphView", "Held", "decide"]
 
 PASS = "typed graph"
 """This pass's name, for its errors."""
@@ -35,7 +35,9 @@ HEADS = ("attention.value.weight", "classifier.weight", "linear.weight")
 """Weights of the last Linears, which make logits, and of the one that makes the scores of pooling. Not `output_layer.2`
 of a Swin: its 37632 × 512 weights are most of what a face's head reads, and it makes features, not logits."""
 
-ASKED = "asked for"
+ASKED, MOVE = "asked for", "moves values"
+"""Reasons that others ask for."""
+
 _FIXED: Mapping[str, str] = {
     "LayerNormalization": "LayerNorm: squares overflow float16, and its epsilon may be 0 there",
     "Softmax": "softmax: sums of exponentials",
@@ -155,7 +157,7 @@ def _decided(
     if kind in ELEMENTWISE:
         return _elementwise(node, view, sources, masks)
     if kind in MOVES:
-        return _source(node, view, sources), "moves values"
+        return _source(node, view, sources), MOVE
     raise PrecisionError(
         f"The pass '{PASS}' has no rule for {kind} {node.name!r}.",
         why="Nothing is silently left in a precision or taken out of it.",
@@ -201,7 +203,7 @@ def _reconsidered(node: onnx.NodeProto, decisions: Mapping[str, Decision], view:
     """With all that reads it decided: a float32 move that only feeds low nodes, a low operation that feeds a head."""
     decision = decisions[node.name]
     readers = {decisions[c.name].held for c in view.consumers.get(node.output[0], ())} - {"exact"}
-    if decision.reason == "moves values" and decision.held == "fp32" and readers == {"low"}:
+    if decision.reason == MOVE and decision.held == "fp32" and readers == {"low"}:
         return Decision(decision.node, decision.operator, "low", decision.reason)
     alone = node.op_type in ELEMENTWISE and len(view.float_inputs(node)) == 1
     if alone and decision.held == "low" and readers == {"fp32"}:

@@ -76,6 +76,7 @@ def _commands() -> Mapping[str, Command]:
     """One line a command, in the order of the help."""
     from fmmt_deploy.cli.bench import bench
     from fmmt_deploy.cli.build import build
+    from fmmt_deploy.cli.cast import cast
     from fmmt_deploy.cli.doctor import doctor
     from fmmt_deploy.cli.evaluate import evaluate
     from fmmt_deploy.cli.export import export
@@ -85,6 +86,7 @@ def _commands() -> Mapping[str, Command]:
 
     return {
         "export": export,
+        "cast": cast,
         "build": build,
         "inspect": inspect,
         "run": run,

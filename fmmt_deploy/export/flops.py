@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from fmmt_deploy.bundle.manifest import Precision
 
-__all__ = ["TYPICAL", "flops_by_precision", "matmul_flops", "shares_of_flops", "weight_bytes"]
+__all__ = ["TYPICAL", "constant_bytes", "flops_by_precision", "matmul_flops", "shares_of_flops", "weight_bytes"]
 
 TYPICAL = {"dialogues": 1, "tokens": 134, "utterances": 1, "faces": 10}
 """One utterance of MELD's test set: its dialogue has 134 tokens on average; ten faces is a choice."""
@@ -68,8 +68,12 @@ def shares_of_flops(model: onnx.ModelProto, dims: Mapping[str, int] = TYPICAL) -
 
 
 def weight_bytes(path: Path) -> int:
+    """Bytes of the constants and weights of a graph's file; see `constant_bytes`."""
+    return constant_bytes(onnx.load(path, load_external_data=False))
+
+
+def constant_bytes(model: onnx.ModelProto) -> int:
     """Bytes of a graph's constants and weights in their types; each is counted once, however often it is used."""
-    model = onnx.load(path, load_external_data=False)
     return sum(
         helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * int(np.prod(tensor.dims, dtype=np.int64))
         for tensor in model.graph.initializer
