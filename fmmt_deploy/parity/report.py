@@ -11,7 +11,7 @@ from fmmt_deploy.errors import ParityError
 from fmmt_deploy.parity.decisions import DecisionComparison
 from fmmt_deploy.parity.metrics import TensorComparison
 
-__all__ = ["SCHEMA", "ParityReport", "StageParity"]
+__all__ = ["SCHEMA", "ParityReport", "StageParity", "badness", "failure_text", "finite_json", "rounded_up"]
 
 SCHEMA = "fmmt.parity/1"
 WIDTH = 100
@@ -69,7 +69,7 @@ class ParityReport:
     def worst(self) -> tuple[str, TensorComparison] | None:
         """Stage and tensor that failed worst or, if none did, came nearest to its tolerance; None without tensors."""
         tensors = [(stage.name, tensor) for stage in self.stages for tensor in stage.tensors]
-        return max(tensors, key=lambda named: _badness(named[1]), default=None)
+        return max(tensors, key=lambda named: badness(named[1]), default=None)
 
     def raise_unless_passed(self) -> None:
         """Turns a negative verdict into an error that names the worst tensor.
@@ -100,7 +100,7 @@ class ParityReport:
                 {
                     "name": stage.name,
                     "passed": stage.passed,
-                    "tensors": [_finite(asdict(tensor)) | {"passed": tensor.passed} for tensor in stage.tensors],
+                    "tensors": [finite_json(asdict(tensor)) | {"passed": tensor.passed} for tensor in stage.tensors],
                     "decisions": None
                     if stage.decisions is None
                     else asdict(stage.decisions) | {"passed": stage.decisions.passed},
@@ -121,13 +121,13 @@ class ParityReport:
     def _failures(self) -> list[str]:
         found = []
         for stage in self.stages:
-            found += [f"{stage.name}/{_failure(tensor)}" for tensor in stage.tensors if not tensor.passed]
+            found += [f"{stage.name}/{failure_text(tensor)}" for tensor in stage.tensors if not tensor.passed]
             found += [f"{stage.name}: {failure}" for failure in (stage.decisions.failures if stage.decisions else ())]
             found += [] if stage.tensors else [f"{stage.name}: nothing was compared"]
         return found
 
 
-def _badness(tensor: TensorComparison) -> float:
+def badness(tensor: TensorComparison) -> float:
     """Above 1 where a tensor failed: how many times its tolerance it needs; infinite where it can't be compared."""
     if not isfinite(tensor.needed_atol):
         return inf
@@ -136,18 +136,18 @@ def _badness(tensor: TensorComparison) -> float:
     return inf if tensor.needed_atol else 0.0
 
 
-def _failure(tensor: TensorComparison) -> str:
+def failure_text(tensor: TensorComparison) -> str:
     """Name, what is wrong, the worst element and the tolerance that would have passed."""
     parts = [f"{tensor.name}: {tensor.failure}"]
     if tensor.elements:
         place, expected, found = list(tensor.worst_index), tensor.worst_reference, tensor.worst_actual
         parts.append(f"worst at {place}: expected {expected:.7g}, found {found:.7g}")
     if isfinite(tensor.needed_atol):
-        parts.append(f"atol {_rounded_up(tensor.needed_atol)} would have passed")
+        parts.append(f"atol {rounded_up(tensor.needed_atol)} would have passed")
     return "; ".join(parts)
 
 
-def _rounded_up(value: float) -> str:
+def rounded_up(value: float) -> str:
     """Two digits, never less than the value, so that the number shown would really have passed."""
     text = f"{value:.1e}"
     last_digit = float("1e" + text.split("e")[1]) / 10
@@ -157,7 +157,7 @@ def _rounded_up(value: float) -> str:
 def _cells(stage: str, tensor: TensorComparison) -> list[str]:
     numbers = (tensor.max_abs, tensor.mean_abs, tensor.relative_norm)
     cosine = f"{tensor.cosine:.6f}" if isfinite(tensor.cosine) else "-"
-    needed = _rounded_up(tensor.needed_atol) if isfinite(tensor.needed_atol) else "-"
+    needed = rounded_up(tensor.needed_atol) if isfinite(tensor.needed_atol) else "-"
     verdict = "passed" if tensor.passed else "FAILED"
     name = f"{stage}/{tensor.name}"
     return [name, *(_short(number) for number in numbers), cosine, str(tensor.tolerance), needed, verdict]
@@ -188,8 +188,8 @@ def _decision_line(stage: StageParity) -> str:
     return f"{stage.name}: decisions agree {agreed} of {total}, ties turned {len(decisions.ties)}{kept}"
 
 
-def _finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
     """The same, with None for every number that JSON has no word for."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite_json(item) for key, item in value.items()}
     return None if isinstance(value, float) and not isfinite(value) else value

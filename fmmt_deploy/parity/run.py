@@ -18,7 +18,7 @@ from fmmt_deploy.errors import UsageError
 from fmmt_deploy.parity.decisions import compare_decisions
 from fmmt_deploy.parity.metrics import TensorComparison, compare_outputs, compare_tensors
 from fmmt_deploy.parity.report import ParityReport, StageParity
-from fmmt_deploy.parity.tolerances import EXACT, TOLERANCES, Tolerance, coarsest
+from fmmt_deploy.parity.tolerances import EXACT, TOLERANCES, coarsest
 from fmmt_deploy.pipeline.inputs import utterance_inputs, vision_inputs
 from fmmt_deploy.pipeline.noise import Noise
 from fmmt_deploy.pipeline.plan import padded_tokens
@@ -213,15 +213,8 @@ def _compared(
     kept_exactly: bool = True,
 ) -> tuple[TensorComparison, ...]:
     """The gate is float32 in every graph: on the same face logits it keeps the same faces in any precision."""
-    tolerances = TOLERANCES[precision]
-    allowed: dict[GraphName, dict[str, Tolerance]] = {
-        "swin": {"face_logits": tolerances.face_logits},
-        "plm": {"token_states": tolerances.token_states},
-        "fusion": {"logits": tolerances.logits},
-        "unimodal": {"logits": tolerances.logits},
-    }
     masks = {"token_states": inputs["attention_mask"].astype(bool)} if "attention_mask" in inputs else None
-    compared = compare_outputs(reference, actual, allowed[graph], masks)
+    compared = compare_outputs(reference, actual, TOLERANCES[precision].of(graph), masks)
     if graph == "fusion" and "kept" in reference and "kept" in actual and kept_exactly:
         return (*compared, compare_tensors("kept", reference["kept"], actual["kept"], EXACT))
     return compared

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
+from fmmt_deploy.types import GraphName
 
 __all__ = ["EXACT", "TIE_MARGIN", "TOLERANCES", "Agreement", "StageTolerances", "Tolerance", "coarsest"]
 
@@ -55,6 +56,16 @@ class StageTolerances:
     logits: Tolerance
     kept: Agreement
     decisions: Agreement
+
+    def of(self, graph: GraphName) -> dict[str, Tolerance]:
+        """A graph's float outputs by name."""
+        match graph:
+            case "swin":
+                return {"face_logits": self.face_logits}
+            case "plm":
+                return {"token_states": self.token_states}
+            case "fusion" | "unimodal":
+                return {"logits": self.logits}
 
 
 EXACT = Tolerance(0.0, 0.0, "integers and masks are equal or wrong")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fmmt_deploy.errors import ParityError
 from fmmt_deploy.parity import TOLERANCES, ParityReport, StageParity, Tolerance, compare_decisions, compare_tensors
-from fmmt_deploy.parity.report import _rounded_up
+from fmmt_deploy.parity.report import rounded_up
 
 FP32 = TOLERANCES["fp32"]
 LOGITS = np.random.default_rng(0).standard_normal((20, 7)).astype(np.float32)
@@ -108,4 +108,4 @@ def test_the_table_is_at_most_100_columns_wide(error: float) -> None:
 
 @given(value=st.floats(1e-30, 1e30))
 def test_the_tolerance_shown_is_never_less_than_needed(value: float) -> None:
-    assert value <= float(_rounded_up(value)) <= 1.1 * value  # 1.01 is shown as 1.1
+    assert value <= float(rounded_up(value)) <= 1.1 * value  # 1.01 is shown as 1.1
