@@ -82,6 +82,7 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.export import export
     from fmmt_deploy.cli.inspect import inspect
     from fmmt_deploy.cli.parity import parity
+    from fmmt_deploy.cli.profile_data import profile_data
     from fmmt_deploy.cli.run import run
 
     return {
@@ -89,6 +90,7 @@ def _commands() -> Mapping[str, Command]:
         "cast": cast,
         "build": build,
         "inspect": inspect,
+        "profile-data": profile_data,
         "run": run,
         "parity": parity,
         "eval": evaluate,

@@ -11,7 +11,7 @@ from pathlib import Path
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.pipeline.run import Prediction
 
-__all__ = ["check_new_file", "line_from_prediction", "write_answers"]
+__all__ = ["check_new_file", "line_from_prediction", "write_answers", "write_text"]
 
 
 def check_new_file(path: Path, force: bool) -> None:
@@ -48,13 +48,18 @@ def write_answers(path: Path, predictions: Sequence[Prediction], force: bool) ->
         UsageError: `path` came to exist in the meantime.
         EnvironmentProblem: It can't be written; nothing is left behind.
     """
+    write_text(path, "".join(f"{line_from_prediction(prediction)}\n" for prediction in predictions), force)
+
+
+def write_text(path: Path, text: str, force: bool) -> None:
+    """Writes text to a temporary file beside `path`, then puts it there in one step; see `write_answers`."""
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = Path(file.name)
-            file.writelines(f"{line_from_prediction(prediction)}\n" for prediction in predictions)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         check_new_file(path, force)
