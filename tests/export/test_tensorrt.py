@@ -9,6 +9,7 @@ import tensorrt_rtx as trt
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.tensorrt.flavour import logger as process_logger
 from fmmt_deploy.types import GraphName
 from tests.models import TINY
 
@@ -37,7 +38,7 @@ def profile(architecture: Architecture, graph: GraphName) -> Profile:
 
 def engine_bytes(onnx: Path, shapes: Profile) -> int:
     """Builds a strongly typed engine; says how large it is."""
-    logger = trt.Logger(trt.Logger.ERROR)
+    logger = process_logger(trt)  # TensorRT keeps the first of a process
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)

@@ -19,6 +19,7 @@ from fmmt_deploy.engines.tensorrt.flavour import (
     import_flavour,
     logger,
 )
+from fmmt_deploy.engines.tensorrt.layers import EngineLayer, layers_from_log
 from fmmt_deploy.engines.tensorrt.network import NetworkFacts, check_network, facts_of_network
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.products import Product, products_of
@@ -42,6 +43,7 @@ class Plan:
         network: What the parsed network has.
         products: The graph's matrix products, which are of the same types in the network: that was checked.
         seconds: How long parsing and building took.
+        layers: What became of them in the engine, where TensorRT tells (see `layers`).
         warnings: What TensorRT said meanwhile, each once.
         timing_cache: What TensorRT learned about the speed of kernels here; None from TensorRT-RTX.
     """
@@ -51,6 +53,7 @@ class Plan:
     products: tuple[Product, ...]
     seconds: float
     warnings: tuple[str, ...]
+    layers: tuple[EngineLayer, ...] = field(default=(), repr=False)
     timing_cache: bytes | None = field(default=None, repr=False)
 
 
@@ -102,8 +105,9 @@ def plan_from_onnx(
         if data is None:
             raise build_refused(graph, path, flavour, errors.descriptions, messages)
     learned = None if cache is None else bytes(config.get_timing_cache().serialize())
-    warnings = tuple(dict.fromkeys(message.text for message in messages if not message.is_error))
-    return Plan(memoryview(data), facts, products, time.monotonic() - started, warnings, learned)
+    warnings = tuple(dict.fromkeys(message.text for message in messages if message.kind == "warning"))
+    layers = layers_from_log(message.text for message in messages if message.kind == "layers")
+    return Plan(memoryview(data), facts, products, time.monotonic() - started, warnings, layers, learned)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = [
     "FLAVOURS",
+    "LAYERS",
     "FlavourName",
     "Message",
     "collected",
@@ -32,6 +33,9 @@ __all__ = [
 
 FlavourName = Literal["trt", "trt-rtx"]
 FLAVOURS: tuple[FlavourName, ...] = ("trt", "trt-rtx")
+
+LAYERS = "Layers:"
+"""How the list of an engine's layers begins."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +67,15 @@ _PACKAGES: Mapping[FlavourName, _Package] = {
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What TensorRT logged: whether it is an error (else a warning), and its words."""
+    """What TensorRT logged: an error, a warning, or the list of an engine's layers (see `layers`), and its words."""
 
-    is_error: bool
+    kind: Literal["error", "warning", "layers"]
     text: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an error."""
+        return self.kind == "error"
 
 
 def title(name: FlavourName) -> str:
@@ -116,9 +125,10 @@ def logger(trt: Any) -> Any:
         def log(self, severity: Any, text: str) -> None:
             is_error = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
             is_warning = severity == trt.ILogger.WARNING and not _KNOWN.search(text)
-            if is_error or is_warning:
+            if is_error or is_warning or text.startswith(LAYERS):
+                message = Message("error" if is_error else "warning" if is_warning else "layers", text)
                 for listener in self.listeners:
-                    listener.append(Message(is_error, text))
+                    listener.append(message)
             # errors come back as exceptions of ours; logged as such they would be shown twice
             _log.log(logging.WARNING if is_warning else logging.DEBUG, "%s", text)
 
@@ -127,7 +137,7 @@ def logger(trt: Any) -> Any:
 
 @contextmanager
 def collected(trt: Any) -> Iterator[list[Message]]:
-    """Errors and warnings that TensorRT logs meanwhile, in order.
+    """Errors, warnings and lists of layers that TensorRT logs meanwhile, in order.
 
     Args:
         trt: The module that `import_flavour` gave.
