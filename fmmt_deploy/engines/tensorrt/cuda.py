@@ -72,8 +72,7 @@ class CudaDevice:
     def pin(self, size_bytes: int) -> Pinned:
         """See `Device`."""
         address = int(self._one(self._cuda.cudaMallocHost(size_bytes), "cudaMallocHost", size_bytes))
-        memory = (ctypes.c_uint8 * size_bytes).from_address(address)
-        return Pinned(address, np.frombuffer(memory, np.uint8))
+        return Pinned(address, np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address)))
 
     def unpin(self, memory: Pinned) -> None:
         """See `Device`."""
@@ -178,7 +177,11 @@ class CudaDevice:
         if error.name == "cudaErrorMemoryAllocation":
             self._cuda.cudaGetLastError()  # this error does no harm to the context: forget it
             where = "host has no pinned memory" if call == "cudaMallocHost" else "GPU has no memory"
-            return OutOfMemoryError(f"The {where} left: {size_bytes} bytes were asked for.", why=reason)
+            return OutOfMemoryError(
+                f"The {where} left: {size_bytes} bytes were asked for.",
+                why=reason,
+                fix="Use a smaller --batch-size, or end what else uses the GPU.",
+            )
         if error.name in _NO_GPU:
             return EnvironmentProblem(
                 "The NVIDIA GPU can't be used.",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmt_deploy.engines.tensorrt.gpu import Gpu
-from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.errors import EnvironmentProblem, FmmtError
 
 __all__ = ["ALIGNMENT", "CaptureError", "Device", "DeviceError", "OutOfMemoryError", "Pinned", "aligned"]
 
@@ -30,7 +30,7 @@ class CaptureError(DeviceError):
     """Work could not be captured into a graph; it can still be done without."""
 
 
-class OutOfMemoryError(DeviceError):
+class OutOfMemoryError(EnvironmentProblem):
     """The GPU, or the host's pinned memory, has no room; whoever asked may free something and ask again."""
 
 
