@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,12 @@ from fmmt_deploy.cli.options import (
     Split,
     Threads,
 )
-from fmmt_deploy.cli.output import Output
+from fmmt_deploy.cli.output import Output, Table
+
+if typing.TYPE_CHECKING:
+    from fmmt_deploy.cli.options import EngineKind
+    from fmmt_deploy.cli.sessions import Session
+    from fmmt_deploy.engines.protocol import Engines
 
 __all__ = ["parity"]
 
@@ -30,10 +36,18 @@ def parity(
     bundle: BundlePath,
     engine: Engine = "ort",
     precision: PrecisionText = "fp32",
+    against_itself: Annotated[
+        bool,
+        typer.Option("--self", help="Needs no reference: are answers the same in any batch, order, size and padding?"),
+    ] = False,
     reference: Annotated[
-        Literal["torch", "recorded"],
-        typer.Option("--reference", help="PyTorch float32, or what it answered when the bundle was made."),
-    ] = "torch",
+        Literal["torch", "recorded"] | None,
+        typer.Option(
+            "--reference",
+            help="PyTorch float32, or what it answered when the bundle was made.",
+            show_default="torch",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Compare on a data set, not on the bundle's self-test."),
@@ -50,25 +64,33 @@ def parity(
 ) -> None:
     """Compares an engine with PyTorch float32, graph by graph and end to end; ends with 4 where they differ.
 
+    With --self it is compared with itself. TensorRT's engines are trusted by other commands once they passed that.
+
     Example: fmmt parity -b my-bundle --engine ort
     """
-    from fmmt_deploy.bundle.selftest import read_self_test
     from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.errors import BundleError, UsageError
+    from fmmt_deploy.errors import UsageError
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test, recorded_engines
     from fmmt_deploy.parity.run import parity as compare
+    from fmmt_deploy.parity.trial import self_test_of
 
+    if against_itself and (reference is not None or data is not None):
+        raise UsageError(
+            "--self compares an engine with itself, on questions made from the bundle's self-test.",
+            fix="Leave out --reference and --data, or --self.",
+        )
     if data is not None and reference == "recorded":
         raise UsageError(
             "--reference recorded has answers for the bundle's self-test only.", fix="Leave out --data, or use torch."
         )
     shown = Output("parity", as_json, quiet)
     session = Session(shown, bundle, threads, batch_size, precision)
-    if session.bundle.manifest.self_test is None:
-        raise BundleError(f"The bundle {bundle} holds no self-test.", fix="Export it again.", path=bundle)
-    stages = read_self_test(session.bundle.file(session.bundle.manifest.self_test))
+    stages = self_test_of(session.bundle)
+    if against_itself:
+        _against_itself(shown, session, engine)
+        return
     right = recorded_engines(stages) if reference == "recorded" else session.reference("torch")
-    with right, session.engines(engine) as engines:
+    with right, _opened(session, engine) as engines:
         if data is None:
             cases = cases_from_self_test(stages)
         else:
@@ -77,3 +99,26 @@ def parity(
         report = compare(session.architecture, right, engines, cases)
     shown.result({"data": "self-test" if data is None else data, **report.to_json()}, report.table())
     report.raise_unless_passed()
+
+
+def _against_itself(shown: Output, session: Session, kind: EngineKind) -> None:
+    from fmmt_deploy.parity.consistency import self_consistency
+    from fmmt_deploy.parity.consistency_report import COLUMNS
+    from fmmt_deploy.parity.trial import self_test_of, try_engines
+
+    if kind in ("trt", "trt-rtx"):
+        report = try_engines(session.bundle, kind, session.precisions)
+    else:
+        with session.engines(kind) as engines:
+            report = self_consistency(session.architecture, engines, self_test_of(session.bundle))
+    shown.result(report.to_json(), Table("", COLUMNS, report.rows()), report.summary())
+    report.raise_unless_passed()
+
+
+def _opened(session: Session, kind: EngineKind) -> Engines:
+    """As for any other command, but for TensorRT's engines, which need not be trusted to be examined."""
+    if kind not in ("trt", "trt-rtx"):
+        return session.engines(kind)
+    from fmmt_deploy.engines.tensorrt.load import engines_from_bundle
+
+    return engines_from_bundle(session.bundle, kind, session.precisions, trusted_only=False)

@@ -52,11 +52,11 @@ def self_consistency(
 
     Args:
         architecture: The model's.
-        engines: What is tested; each is held to what its precision allows, see `Asker`.
+        engines: What is tested, all of its graphs or some; each is held to what its precision allows, see `Asker`.
         stages: The bundle's self-test: its inputs are what the questions are made from.
     """
     checks, deterministic = [], {}
-    for graph in graphs_of(architecture):
+    for graph in (graph for graph in graphs_of(architecture) if graph in engines):
         engine = engines[graph]
         corners = corners_of(graph, engine, architecture)
         asker = Asker(graph, engine, stages[graph].inputs, engines.precisions[graph], corners)

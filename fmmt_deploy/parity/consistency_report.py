@@ -157,4 +157,5 @@ def _cells(check: ConsistencyCheck) -> tuple[object, ...]:
         return (check.graph, check.name, 0, "-", "-", "-", verdict)
     tensor = check.worst.tensor
     max_abs = rounded_up(tensor.max_abs) if isfinite(tensor.max_abs) else "-"
-    return (check.graph, check.name, check.compared, check.worst.where, max_abs, str(tensor.tolerance), verdict)
+    where = check.worst.where if tensor.max_abs > 0 or not check.passed else "-"
+    return (check.graph, check.name, check.compared, where, max_abs, str(tensor.tolerance), verdict)

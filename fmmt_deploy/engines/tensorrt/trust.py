@@ -71,26 +71,13 @@ def read_verdict(engine_file: Path) -> Verdict | None:
     return verdict if (verdict.schema, verdict.engine_sha256) == (SCHEMA, plan.sha256) else None
 
 
-def write_verdict(
-    engine_file: Path, *, checks: tuple[str, ...], failed: tuple[str, ...], gpu: str = "", version: str = ""
-) -> Verdict:
-    """Writes the verdict on the plan that is in an engine file now, all or nothing; an older one is replaced.
-
-    Args:
-        engine_file: It.
-        checks: The checks that were made.
-        failed: Those of them that failed.
-        gpu: On which GPU.
-        version: The TensorRT that ran it.
+def write_verdict(engine_file: Path, verdict: Verdict) -> None:
+    """Writes the verdict on an engine, all or nothing; an older one is replaced.
 
     Raises:
-        BrokenSealError: The engine file is not whole.
         EnvironmentProblem: The disk is full, or the folder can't be written.
     """
-    _, plan = read_document(engine_file)
-    verdict = Verdict(engine_sha256=plan.sha256, checks=checks, failed=failed, gpu=gpu, version=version)
     write_sealed(verdict_path(engine_file), asdict(verdict), memoryview(b""))
-    return verdict
 
 
 def check_trusted(engine_file: Path, gpu: str | None = None) -> None:

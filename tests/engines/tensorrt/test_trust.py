@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, write_sealed
-from fmmt_deploy.engines.tensorrt.trust import check_trusted, read_verdict, verdict_path, write_verdict
+from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_document, write_sealed
+from fmmt_deploy.engines.tensorrt.trust import Verdict, check_trusted, read_verdict, verdict_path, write_verdict
 from fmmt_deploy.errors import ArtefactError
 
 CHECKS = ("plm: repeat", "plm: permuted rows")
+
+
+def judge(path: Path, failed: tuple[str, ...] = (), gpu: str = "", checks: tuple[str, ...] = CHECKS) -> Verdict:
+    """Writes a verdict on the plan that is in a file now."""
+    _, plan = read_document(path)
+    verdict = Verdict(engine_sha256=plan.sha256, checks=checks, failed=failed, gpu=gpu, version="10.14.1")
+    write_verdict(path, verdict)
+    return verdict
 
 
 @pytest.fixture
@@ -19,7 +27,7 @@ def engine(tmp_path: Path) -> Path:
 
 
 def test_a_verdict_is_read_back(engine: Path) -> None:
-    written = write_verdict(engine, checks=CHECKS, failed=(), gpu="NVIDIA L4", version="10.14.1")
+    written = judge(engine, gpu="NVIDIA L4")
     assert written.passed
     assert read_verdict(engine) == written
     check_trusted(engine, "NVIDIA L4")
@@ -35,31 +43,31 @@ def test_without_a_verdict(engine: Path) -> None:
 
 
 def test_a_negative_verdict(engine: Path) -> None:
-    write_verdict(engine, checks=CHECKS, failed=CHECKS[1:])
+    judge(engine, CHECKS[1:])
     with pytest.raises(ArtefactError, match=r"(?s)failed the self-consistency gate.*build it anew"):
         check_trusted(engine)
 
 
 def test_nothing_checked_is_no_trust(engine: Path) -> None:
-    assert not write_verdict(engine, checks=(), failed=()).passed
+    assert not judge(engine, checks=()).passed
     with pytest.raises(ArtefactError):
         check_trusted(engine)
 
 
 def test_another_gpu(engine: Path) -> None:
-    write_verdict(engine, checks=CHECKS, failed=(), gpu="NVIDIA L4")
+    judge(engine, gpu="NVIDIA L4")
     with pytest.raises(ArtefactError, match="held against itself on NVIDIA L4, not on NVIDIA H200"):
         check_trusted(engine, "NVIDIA H200")
 
 
 def test_another_plan_in_the_same_place(engine: Path) -> None:
-    write_verdict(engine, checks=CHECKS, failed=())
+    judge(engine)
     write_sealed(engine, {}, memoryview(b"b plan"))
     assert read_verdict(engine) is None
 
 
 def test_every_bit_of_a_verdict_counts(engine: Path) -> None:
-    write_verdict(engine, checks=CHECKS, failed=())
+    judge(engine)
     path = verdict_path(engine)
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
@@ -77,7 +85,7 @@ def test_a_verdict_of_another_version(engine: Path) -> None:
 
 
 def test_a_broken_engine_has_none(engine: Path) -> None:
-    write_verdict(engine, checks=CHECKS, failed=())
+    judge(engine)
     engine.write_bytes(engine.read_bytes()[:-1])
     with pytest.raises(BrokenSealError):
         read_verdict(engine)
