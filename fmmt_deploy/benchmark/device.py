@@ -13,7 +13,7 @@ from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.engines.tensorrt.gpu import current_gpu
 from fmmt_deploy.errors import EnvironmentProblem, FmmtError
 
-__all__ = ["DeviceMatrixRate", "copy_rate", "device_wait"]
+__all__ = ["DeviceMatrixRate", "copy_rate", "device_wait", "seconds_of_call"]
 
 _SAMPLE_SECONDS = 0.01
 _MOST_REPEATS = 1000
@@ -30,6 +30,21 @@ def device_wait() -> Callable[[], None]:
     except ImportError:  # TensorRT needs no PyTorch
         pass
     return _wait_in_cuda if current_gpu() is not None else lambda: None
+
+
+def seconds_of_call(
+    call: Callable[[], object], wait: Callable[[], object], samples: int = 5, most: int = _MOST_REPEATS
+) -> float:
+    """Seconds of a call when calls follow each other: the median of samples of several, each waited for at its end.
+
+    Args:
+        call: Begins the work; the first calls are thrown away.
+        wait: Waits for it.
+        samples: How many.
+        most: Calls in a sample.
+    """
+    repeats = min(most, _enough(call, wait))
+    return median(_seconds(call, repeats, wait) for _ in range(samples))
 
 
 class DeviceMatrixRate:
@@ -94,8 +109,7 @@ def copy_rate(size_bytes: int = 2**30, samples: int = 5, device: str = "cuda") -
     source = torch.zeros(size_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    repeats = _enough(lambda: target.copy_(source), wait)
-    return median(2 * size_bytes / _seconds(lambda: target.copy_(source), repeats, wait) / 1e9 for _ in range(samples))
+    return 2 * size_bytes / seconds_of_call(lambda: target.copy_(source), wait, samples) / 1e9
 
 
 def _enough(work: Callable[[], object], wait: Callable[[], object]) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fmmt_deploy.benchmark.choices import Device
 from fmmt_deploy.benchmark.statistics import warm_up
 from fmmt_deploy.benchmark.ways import StageClock, Way, WayName
 from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet, Dialogue
 
@@ -68,6 +69,10 @@ def measure(
     rounds: int,
     rates: Mapping[str, Callable[[], float]],
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    warm_up_rounds: int = 0,
+    enough: Callable[[], bool] = lambda: False,
+    dropped: Callable[[Contender, FmmtError], None] | None = None,
 ) -> tuple[list[Measurement], dict[str, list[float]]]:
     """Lets every contender answer every dialogue, in turns, after each has settled.
 
@@ -76,9 +81,13 @@ def measure(
     Args:
         contenders: What is compared; every other turn they go in the opposite order.
         dataset: The dialogues.
-        rounds: How often.
+        rounds: How often, at most.
         rates: The machine's matrix-product rates in TFLOP/s by name (see `rate_name`), sampled between the dialogues.
         advance: Told of every dialogue that a contender has done.
+        warm_up_rounds: How often every dialogue is answered before; whatever compiles, or records, does it by shape.
+        enough: Asked after every round whether to stop.
+        dropped: Told of a contender that fails before the first round, which then goes on without it; by default that
+            is an error.
 
     Returns:
         One measurement a contender, and the samples of each rate.
@@ -86,11 +95,10 @@ def measure(
     Raises:
         UnstableError: A contender's time never settled.
     """
-    for contender in contenders:
-        _settle(contender, dataset.dialogues)
+    contenders = [c for c in contenders if _is_ready(c, dataset.dialogues, warm_up_rounds, dropped)]
     measured = [Measurement(c.engine, c.way.name, device=c.device, precisions=c.precisions) for c in contenders]
     sampled: dict[str, list[float]] = {name: [] for name in rates}
-    for turn, dialogue in enumerate(dialogue for _ in range(rounds) for dialogue in dataset.dialogues):
+    for turn, dialogue in enumerate(_turns(dataset.dialogues, rounds, enough)):
         for name, sample in rates.items():
             sampled[name].append(sample())
         both = list(zip(contenders, measured, strict=True))
@@ -102,6 +110,33 @@ def measure(
     for contender, measurement in zip(contenders, measured, strict=True):
         measurement.stages_ms = dict(contender.clock.stages_ms)
     return measured, sampled
+
+
+def _turns(dialogues: Sequence[Dialogue], rounds: int, enough: Callable[[], bool]) -> Iterator[Dialogue]:
+    for done in range(rounds):
+        if done and enough():
+            return
+        yield from dialogues
+
+
+def _is_ready(
+    contender: Contender,
+    dialogues: Sequence[Dialogue],
+    warm_up_rounds: int,
+    dropped: Callable[[Contender, FmmtError], None] | None,
+) -> bool:
+    try:
+        _settle(contender, dialogues)
+        for _ in range(warm_up_rounds):
+            for dialogue in dialogues:
+                contender.way.answer(dialogue)
+    except FmmtError as error:
+        if dropped is None:
+            raise
+        dropped(contender, error)
+        return False
+    contender.clock.stages_ms.clear()
+    return True
 
 
 def _answered(contender: Contender, dialogue: Dialogue) -> list[float]:
@@ -116,7 +151,7 @@ def _answered(contender: Contender, dialogue: Dialogue) -> list[float]:
 
 
 def _settle(contender: Contender, dialogues: Iterable[Dialogue]) -> None:
-    """Answers one utterance again and again until its time settles; what the stages took then is forgotten."""
+    """Answers one utterance again and again until its time settles."""
     shortest = min(dialogues, key=lambda dialogue: len(dialogue.utterances))
     utterance = shortest.utterances[0]
     short = replace(
@@ -126,4 +161,3 @@ def _settle(contender: Contender, dialogues: Iterable[Dialogue]) -> None:
     )
     dialogue = replace(shortest, utterances=(short,))
     warm_up(lambda: sum(contender.way.answer(dialogue)), window=2, tolerance=WARM_UP_TOLERANCE, max_windows=12)
-    contender.clock.stages_ms.clear()

@@ -144,9 +144,10 @@ def _measured(
     opened = opened_contenders(session.bundle, choices, baseline is not None, session.batch_size, session.threads)
     with opened as contenders:
         total = len(contenders) * rounds * len(workload.dialogues)
+        on_gpu = any(contender.device == "cuda" for contender in contenders)
         copied, samplers = copy_rate_for(contenders), rates_for(contenders, session.threads)
         with shown.progress("dialogues", total) as advance:
-            measured, rates = measure(contenders, workload, rounds, samplers, advance)
+            measured, rates = measure(contenders, workload, rounds, samplers, advance, warm_up_rounds=int(on_gpu))
     tokens = tokens_of_dialogues(session.bundle, workload)
     return report(measured, rates, workload, tokens, session.bundle, rounds, session.threads, copied)
 

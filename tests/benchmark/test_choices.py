@@ -177,3 +177,27 @@ def test_one_engine_in_two_precisions(tiny_bundle: Bundles) -> None:
     with open_engines(bundle, "ort") as engines:
         made = contenders_of(bundle, choice_from_option("trt", TINY), engines, 4, 1)
     assert all(c.clock.wait is not None for c in made)
+
+
+def test_a_contender_that_fails_is_dropped_and_the_others_go_on(tmp_path: Path) -> None:
+    class Broken(FakeWay):
+        def answer(self, dialogue: Dialogue) -> list[float]:
+            raise UsageError(f"no engine for {dialogue.id}")
+
+    dataset, good, bad = meld_shaped(TINY, tmp_path, 2, 1), FakeWay(), Broken()
+    contenders = [Contender("bad", bad, bad.clock), Contender("good", good, good.clock)]
+    dropped: list[str] = []
+    measured, _ = measure(
+        contenders,
+        dataset,
+        5,
+        {},
+        warm_up_rounds=1,
+        enough=lambda: len(good.turns) > 8,
+        dropped=lambda contender, error: dropped.append(f"{contender.engine}: {error.what}"),
+    )
+    assert dropped == ["bad: no engine for dia0"]
+    assert [m.engine for m in measured] == ["good"]
+    assert len(measured[0].dialogues_ms) == 2  # enough was asked after the first whole round
+    with pytest.raises(UsageError, match="no engine"):
+        measure(contenders, dataset, 1, {})
