@@ -1,1 +1,1 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, and on its GPU providers."""

@@ -13,17 +13,19 @@ from fmmt_deploy.engines.protocol import Array, Tensor, Value
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["OrtEngine"]
+__all__ = ["TYPES", "OrtEngine", "failed"]
 
-_TYPES: dict[str, np.dtype[Any]] = {
+TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(int64)": np.dtype(np.int64),
     "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(bool)": np.dtype(np.bool_),
 }
+"""What ONNX Runtime calls the types of our graphs' inputs and outputs."""
 
 
 class OrtEngine:
-    """An engine on ONNX Runtime.
+    """An engine on ONNX Runtime, on the CPU.
 
     Args:
         graph: Which graph it is.
@@ -33,7 +35,7 @@ class OrtEngine:
     def __init__(self, graph: GraphName, session: Any) -> None:
         self.graph = graph
         self._session = session
-        self._inputs: dict[str, np.dtype[Any]] = {value.name: _TYPES[value.type] for value in session.get_inputs()}
+        self._inputs: dict[str, np.dtype[Any]] = {value.name: TYPES[value.type] for value in session.get_inputs()}
         self._outputs = [value.name for value in session.get_outputs()]
 
     @property
@@ -47,8 +49,7 @@ class OrtEngine:
         try:
             outputs = self._session.run(self._outputs, arrays_from_values(inputs))
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            shapes = {name: array.shape for name, array in inputs.items()}
-            raise FmmtError(f"ONNX Runtime failed in {self.graph} on {shapes}.", why=str(error)) from error
+            raise failed(self.graph, {name: value.shape for name, value in inputs.items()}, error) from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
@@ -58,3 +59,8 @@ class OrtEngine:
     def close(self) -> None:
         """Frees the session."""
         self._session = None
+
+
+def failed(graph: GraphName, shapes: Mapping[str, tuple[int, ...]], error: Exception) -> FmmtError:
+    """Our words for a run that ONNX Runtime ended with an error of its own."""
+    return FmmtError(f"ONNX Runtime failed in {graph} on {dict(shapes)}.", why=str(error))
