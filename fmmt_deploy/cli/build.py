@@ -82,6 +82,7 @@ def build(
         _show_plan(shown, opened, keys, folder, profiles.source, force)
         return
     obtained = [_obtained(shown, opened, key, folder, force) for key in keys]
+    _check_realised(obtained, requirements)
     if gpu is None:  # where there is one, this is the place to run the engines before they are trusted
         shown.status("no GPU is here: the engines were not run")
     _show(shown, obtained, folder, gpu)
@@ -99,16 +100,26 @@ def _chosen(precisions: Mapping[GraphName, Precision], graphs: Sequence[str] | N
 
 
 def _check_requirements(bundle: Bundle, keys: Sequence[EngineKey], requirements: Sequence[Requirement]) -> None:
-    """Before anything is built: that the network has the graph's types is checked when it is parsed."""
+    """Before anything is built: what the graphs ask for."""
     from fmmt_deploy.calibration.requirements import check_requirement
     from fmmt_deploy.engines.tensorrt.products import flops_share, products_of
 
     for requirement in requirements:
-        asked = [key for key in keys if key.precision == requirement.precision] or keys
-        for key in asked:
+        for key in [key for key in keys if key.precision == requirement.precision] or keys:
             path = bundle.graph(key.graph, key.precision)
             shares = flops_share(products_of(path, key.profiles[0]))
             check_requirement(requirement, shares, f"{key.graph} {key.precision}")
+
+
+def _check_realised(obtained: Sequence[Obtained], requirements: Sequence[Requirement]) -> None:
+    """Afterwards: what the engines' own layers tell, where they do; a product they don't tell of counts as missing."""
+    from fmmt_deploy.calibration.requirements import check_requirement
+
+    for requirement in requirements:
+        for about in (each.file.about for each in obtained):
+            if about.realised is not None and about.key.precision == requirement.precision:
+                what = f"the engine of {about.key.graph} {about.key.precision}"
+                check_requirement(requirement, about.realised.flops_share, what)
 
 
 def _obtained(shown: Output, bundle: Bundle, key: EngineKey, folder: Path, force: bool) -> Obtained:
@@ -124,35 +135,39 @@ def _obtained(shown: Output, bundle: Bundle, key: EngineKey, folder: Path, force
 
 
 def _show(shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None) -> None:
-    engines = [
-        {
-            "graph": each.file.about.key.graph,
-            "precision": each.file.about.key.precision,
-            "path": each.file.path,
-            "built": each.plan is not None,
-            "size_bytes": each.file.plan_bytes,
-            "seconds": each.file.about.build_seconds,
-            "flops_share": each.file.about.flops_share,
-            "key": each.file.about.key,
-            "layers": None if each.plan is None else each.plan.network.layers,
-            "warnings": () if each.plan is None else each.plan.warnings,
-            "instead_of": each.instead_of,
-        }
-        for each in obtained
-    ]
-    rows = [
-        (
-            each.file.about.key.graph,
-            each.file.about.key.precision,
-            each.file.path.name,
-            readable_bytes(each.file.plan_bytes),
-            f"{each.file.about.build_seconds:.1f}",
-            "cached" if each.plan is None else "built",
-            _shares(each.file.about.flops_share),
+    engines, rows = [], []
+    for each in obtained:
+        about = each.file.about
+        engines.append(
+            {
+                "graph": about.key.graph,
+                "precision": about.key.precision,
+                "path": each.file.path,
+                "built": each.plan is not None,
+                "size_bytes": each.file.plan_bytes,
+                "seconds": about.build_seconds,
+                "flops_share": about.flops_share,
+                "realised": about.realised,
+                "key": about.key,
+                "layers": None if each.plan is None else each.plan.network.layers,
+                "warnings": () if each.plan is None else each.plan.warnings,
+                "instead_of": each.instead_of,
+            }
         )
-        for each in obtained
-    ]
-    heads = ("graph", "precision", "file", "size", "seconds", "", "FLOPs by type")
+        told = about.realised
+        rows.append(
+            (
+                about.key.graph,
+                about.key.precision,
+                each.file.path.name,
+                readable_bytes(each.file.plan_bytes),
+                f"{about.build_seconds:.1f}",
+                "cached" if each.plan is None else "built",
+                _shares(about.flops_share if told is None else told.flops_share),
+                "not told" if told is None else f"{told.fused_products} of {told.attention_products}",
+            )
+        )
+    heads = ("graph", "precision", "file", "size", "seconds", "", "FLOPs by type", "attention fused")
     key = obtained[0].file.about.key
     document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
     title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
@@ -209,4 +224,6 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _shares(shares: Mapping[Precision, float]) -> str:
-    return ", ".join(f"{precision} {share:.1%}" for precision, share in shares.items())
+    """The largest first; what would be shown as nothing is left out."""
+    largest = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{precision} {share:.1%}" for precision, share in largest if share >= 0.0005)

@@ -20,6 +20,7 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, title
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profile
+from fmmt_deploy.engines.tensorrt.realised import Realised
 from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_document, read_sealed, write_sealed
 from fmmt_deploy.engines.tensorrt.target import Target
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json
@@ -88,6 +89,7 @@ class EngineAbout:
         key: What it was built from, by and for.
         build_seconds: How long that took.
         flops_share: The share of matrix-product FLOPs in each precision, as the network that was built has it.
+        realised: What the engine's own layers tell, where TensorRT listed them.
         created: When, ISO 8601; default now.
     """
 
@@ -95,6 +97,7 @@ class EngineAbout:
     key: EngineKey
     build_seconds: float
     flops_share: Mapping[Precision, float]
+    realised: Realised | None = None
     created: str = field(default_factory=_now)
 
 

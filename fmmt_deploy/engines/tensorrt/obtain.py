@@ -25,10 +25,11 @@ from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.products import flops_share
 from fmmt_deploy.engines.tensorrt.profiles import Profiles
+from fmmt_deploy.engines.tensorrt.realised import Realised, inspected, layers_from_inspector, realised_from_layers
 from fmmt_deploy.engines.tensorrt.sealed import only_builder
 from fmmt_deploy.engines.tensorrt.target import target_of
 from fmmt_deploy.engines.tensorrt.timing import read_timings, write_timings
-from fmmt_deploy.errors import BundleError, EnvironmentProblem
+from fmmt_deploy.errors import BundleError, EnvironmentProblem, PrecisionError
 from fmmt_deploy.types import GraphName
 
 __all__ = ["Obtained", "engine_folder", "engine_key", "obtain_engine"]
@@ -99,6 +100,7 @@ def obtain_engine(
     Raises:
         EnvironmentProblem: The disk is full, or the folder can't be written.
         BundleError: The bundle was replaced meanwhile.
+        PrecisionError: A matrix product is of another type in the engine than in the graph; it is not kept.
     """
     if not force and isinstance(found := find_engine(folder, key), EngineFile):
         return Obtained(found, None)  # without the lock, which a folder that is read only would not give
@@ -110,11 +112,36 @@ def obtain_engine(
         timings = read_timings(folder, key) if key.flavour == "trt" else None
         plan = plan_from_onnx(key.graph, path, key.profiles, key.flavour, key.options, key.target, progress, timings)
         _check_unchanged(bundle, key)
-        about = EngineAbout(key=key, build_seconds=plan.seconds, flops_share=flops_share(plan.products))
+        realised = _realised(plan, key)
+        about = EngineAbout(
+            key=key, build_seconds=plan.seconds, flops_share=flops_share(plan.products), realised=realised
+        )
         written = write_engine(folder, about, plan.data)
     if plan.timing_cache is not None:
         _keep_timings(folder, key, plan.timing_cache)
     return Obtained(written, plan, found.reasons if isinstance(found, Miss) else ())
+
+
+def _realised(plan: Plan, key: EngineKey) -> Realised | None:
+    """What became of the graph; None where TensorRT does not tell."""
+    layers = plan.layers
+    if not layers and key.flavour == "trt":  # it lists none, but built on a GPU, where its engines can be inspected
+        try:
+            layers = layers_from_inspector(inspected(import_flavour(key.flavour), plan.data))
+        except BundleError as error:
+            _log.warning("what was realised in %s is not known: %s %s", key.graph, error.what, error.why)
+    if not layers:
+        return None
+    realised = realised_from_layers(layers, plan.products)
+    for surprise in realised.surprises:
+        raise PrecisionError(
+            f"{surprise.node} of {key.graph} is asked for in {surprise.asked}, in the engine it is in "
+            f"{' and '.join(surprise.found)}.",
+            why=f"{len(realised.surprises)} matrix products are of another type than asked for.",
+            fix="Build with another version of TensorRT, or ask for another precision of this graph.",
+            tensor=surprise.node,
+        )
+    return realised
 
 
 def _check_unchanged(bundle: Bundle, key: EngineKey) -> None:

@@ -12,15 +12,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
+from fmmt_deploy.engines.tensorrt.flavour import logger
 from fmmt_deploy.engines.tensorrt.layers import EngineLayer
 from fmmt_deploy.engines.tensorrt.network import onnx_nodes
 from fmmt_deploy.engines.tensorrt.products import Product
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 
-__all__ = ["Realised", "Surprise", "layers_from_inspector", "realised_from_layers"]
+__all__ = ["Realised", "Surprise", "inspected", "layers_from_inspector", "realised_from_layers"]
 
 _WORDS: tuple[tuple[str, Precision], ...] = (
     (r"bf16|bfloat16", "bf16"),
@@ -32,6 +34,7 @@ _WORDS: tuple[tuple[str, Precision], ...] = (
 
 _PRODUCT = re.compile(r"gemm|conv|matrix|matmul|mha|fc", re.IGNORECASE)
 _REFORMAT = re.compile(r"reformat", re.IGNORECASE)
+_CAST = re.compile(r"__myl_\w*Cas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,23 @@ class Realised:
     fused_products: int
     casts: int
     reformats: int
+
+
+def inspected(trt: Any, plan: memoryview) -> str:
+    """What an engine inspector says of a plan, as JSON; needs a GPU.
+
+    Args:
+        trt: The module that `import_flavour` gave.
+        plan: The plan that was just built.
+
+    Raises:
+        BundleError: TensorRT can't load its own plan here.
+    """
+    engine = trt.Runtime(logger(trt)).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BundleError("TensorRT can't load the engine it built.", fix="Look at its messages with --debug.")
+    text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return text
 
 
 def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
@@ -136,12 +156,15 @@ def realised_from_layers(layers: Iterable[EngineLayer], products: Iterable[Produ
 def _found(product: Product, layers: Iterable[EngineLayer]) -> tuple[Precision, ...]:
     """The types that go into the layer that computes a product; none if no layer tells.
 
-    A node's scaling or reshape may be in a layer before; only those that multiply count, by their kind or name.
+    A node may be in several layers, its scaling in one and its reshape in another: then the first that multiplies, by
+    its kind or name, is meant. A generated layer that also casts may do so before it multiplies, and does not tell.
     """
-    for layer in layers:
-        if product.node in layer.nodes and (layer.multiplies or _PRODUCT.search(f"{layer.kind} {layer.name}")):
-            return tuple(dict.fromkeys(layer.inputs))
-    return ()
+    having = [layer for layer in layers if product.node in layer.nodes]
+    multiplying = [layer for layer in having if layer.multiplies or _PRODUCT.search(f"{layer.kind} {layer.name}")]
+    layer = next(iter(multiplying or (having if len(having) == 1 else [])), None)
+    if layer is None or (product.precision not in layer.inputs and _CAST.search(layer.name)):
+        return ()
+    return tuple(dict.fromkeys(layer.inputs))
 
 
 def _layer(value: object) -> EngineLayer:

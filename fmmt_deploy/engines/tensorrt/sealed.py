@@ -8,7 +8,7 @@
 …         the content
 ```
 
-A writer that is killed leaves at most a temporary file, which the next writer of that folder removes: it is not locked.
+A writer that is killed leaves temporary files at most, which the next writer of that folder removes: no lock is on them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["BrokenSealError", "Content", "only_builder", "read_document", "read_
 _MAGIC = b"FMMTSEAL"
 _HEAD_BYTES = len(_MAGIC) + 4 + 32
 _LARGEST_DOCUMENT_BYTES = 2**20
-_TEMPORARY = re.compile(r"\..+\.tmp-\d+-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\..+\.(tmp-\d+-[0-9a-f]{8}|lock)")
 
 
 class BrokenSealError(ValueError):
@@ -172,7 +172,7 @@ def _write_all(file: FileIO, part: memoryview) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Removes temporary files whose process is dead; the caller holds the folder's lock."""
+    """Removes temporary files and locks whose process is dead; the caller holds the folder's lock."""
     for path in folder.iterdir():
         if not _TEMPORARY.fullmatch(path.name) or not path.is_file():
             continue
