@@ -8,7 +8,7 @@
 …         the content
 ```
 
-A writer that is killed leaves temporary files at most, which the next writer of that folder removes: no lock is on them.
+A writer that is killed leaves temporary files at most, which the next writer in that folder removes: they have no lock.
 """
 
 from __future__ import annotations
