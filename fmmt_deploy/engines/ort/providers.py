@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.engines.tensorrt.profiles import Shapes
 from fmmt_deploy.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from fmmt_deploy.engines.tensorrt.profiles import Shapes
 
 __all__ = [
     "PROVIDERS",
