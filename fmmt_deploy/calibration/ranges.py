@@ -93,7 +93,7 @@ class RangeAudit:
     def __init__(self, typed: TypedGraph) -> None:
         self._typed, self._limits = typed, LIMITS[typed.precision]
         self._seen: dict[str, _Seen] = {}
-        self._inputs = {value.name for value in typed.model.graph.input}
+        self._inputs = [value.name for value in typed.model.graph.input]
 
     def observe(self, name: str, tensor: Tensor) -> None:
         """Takes one tensor of one case into account.
@@ -120,7 +120,8 @@ class RangeAudit:
         """What was seen, in the order of the graph."""
         makers = {node.output[0]: node.name for node in self._typed.model.graph.node}
         asked = {d.node for d in self._typed.decisions if d.reason == ASKED}
-        return tuple(self._range(name, makers.get(name, ""), seen, asked) for name, seen in self._seen.items())
+        order = [*self._inputs, *makers]
+        return tuple(self._range(n, makers.get(n, ""), self._seen[n], asked) for n in order if n in self._seen)
 
     def _range(self, name: str, node: str, seen: _Seen, asked: set[str]) -> TensorRange:
         held = self._typed.held.get(name, frozenset())
