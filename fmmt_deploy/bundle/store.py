@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +38,7 @@ from fmmt_deploy.types import GraphName
 __all__ = ["Bundle", "BundleWriter", "check_replaceable", "is_bundle", "write_bundle"]
 
 _LARGEST_MANIFEST_BYTES = 16 * 2**20
+_NOT_INSTALLED = "a checkout, not installed"
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
 
 
@@ -194,7 +195,7 @@ class BundleWriter:
             UsageError: The target came to exist, or changed, in the meantime.
         """
         files = entries_of(self.directory, self._linked)
-        manifest = replace(manifest, files=files, tools={**manifest.tools, "fmmt-deploy": version("fmmt-deploy")})
+        manifest = replace(manifest, files=files, tools={**manifest.tools, "fmmt-deploy": _own_version()})
         text = json_from_manifest(manifest)
         manifest = manifest_from_json(text)
         (self.directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
@@ -246,6 +247,13 @@ def is_bundle(path: Path) -> bool:
     except (OSError, UnicodeDecodeError, JsonValueError):
         return False
     return {"schema", "graphs", "files"} <= values.keys()
+
+
+def _own_version() -> str:
+    try:
+        return version("fmmt-deploy")
+    except PackageNotFoundError:  # run from a checkout, as on a machine that is only lent
+        return _NOT_INSTALLED
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
