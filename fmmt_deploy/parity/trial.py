@@ -12,7 +12,7 @@ from fmmt_deploy.engines.tensorrt.cache import EngineFile
 from fmmt_deploy.engines.tensorrt.device import Device
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, import_flavour
 from fmmt_deploy.engines.tensorrt.load import engines_from_plans, find_engines, open_device
-from fmmt_deploy.engines.tensorrt.trust import Verdict, write_verdict
+from fmmt_deploy.engines.tensorrt.trust import write_verdict
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.parity.consistency import self_consistency
 from fmmt_deploy.parity.consistency_report import ConsistencyReport
@@ -53,7 +53,16 @@ def try_engine_files(bundle: Bundle, files: Mapping[GraphName, EngineFile], devi
     with engines_from_plans(flavour, import_flavour(flavour), device, plans, precisions) as engines:
         report = self_consistency(bundle.manifest.architecture, engines, stages)
     for graph, file in files.items():
-        write_verdict(file.path, _verdict(report, graph, file, gpu))
+        checks = [check for check in report.checks if check.graph == graph]
+        write_verdict(
+            file.path,
+            checks=tuple(check.name for check in checks),
+            failed=tuple(check.name for check in checks if not check.passed),
+            gpu=gpu,
+            version=file.about.key.version,
+            # of the very plan that was tried: should the file hold another by now, this says nothing about that
+            engine_sha256=hashlib.sha256(file.plan).hexdigest(),
+        )
     return report
 
 
@@ -66,15 +75,3 @@ def self_test_of(bundle: Bundle) -> dict[GraphName, Stage]:
     if bundle.manifest.self_test is None:
         raise BundleError(f"The bundle {bundle.path} holds no self-test.", fix="Export it again.", path=bundle.path)
     return read_self_test(bundle.file(bundle.manifest.self_test))
-
-
-def _verdict(report: ConsistencyReport, graph: GraphName, file: EngineFile, gpu: str) -> Verdict:
-    """On the very plan that was tried: should its file hold another one by now, this says nothing about that."""
-    checks = [check for check in report.checks if check.graph == graph]
-    return Verdict(
-        engine_sha256=hashlib.sha256(file.plan).hexdigest(),
-        checks=tuple(check.name for check in checks),
-        failed=tuple(check.name for check in checks if not check.passed),
-        gpu=gpu,
-        version=file.about.key.version,
-    )

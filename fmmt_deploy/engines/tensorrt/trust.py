@@ -71,13 +71,33 @@ def read_verdict(engine_file: Path) -> Verdict | None:
     return verdict if (verdict.schema, verdict.engine_sha256) == (SCHEMA, plan.sha256) else None
 
 
-def write_verdict(engine_file: Path, verdict: Verdict) -> None:
+def write_verdict(
+    engine_file: Path,
+    *,
+    checks: tuple[str, ...],
+    failed: tuple[str, ...],
+    gpu: str = "",
+    version: str = "",
+    engine_sha256: str | None = None,
+) -> Verdict:
     """Writes the verdict on an engine, all or nothing; an older one is replaced.
 
+    Args:
+        engine_file: It.
+        checks: See `Verdict`, as for the next three.
+        failed: Those that failed.
+        gpu: On which GPU.
+        version: The TensorRT that ran it.
+        engine_sha256: Of the plan that was tried; default of the one that is in the file now.
+
     Raises:
+        BrokenSealError: The engine file is not whole.
         EnvironmentProblem: The disk is full, or the folder can't be written.
     """
+    digest = engine_sha256 or read_document(engine_file)[1].sha256
+    verdict = Verdict(engine_sha256=digest, checks=checks, failed=failed, gpu=gpu, version=version)
     write_sealed(verdict_path(engine_file), asdict(verdict), memoryview(b""))
+    return verdict
 
 
 def check_trusted(engine_file: Path, gpu: str | None = None) -> None:

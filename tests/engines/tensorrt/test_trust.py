@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_document, write_sealed
+from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, write_sealed
 from fmmt_deploy.engines.tensorrt.trust import Verdict, check_trusted, read_verdict, verdict_path, write_verdict
 from fmmt_deploy.errors import ArtefactError
 
@@ -13,10 +13,7 @@ CHECKS = ("plm: repeat", "plm: permuted rows")
 
 def judge(path: Path, failed: tuple[str, ...] = (), gpu: str = "", checks: tuple[str, ...] = CHECKS) -> Verdict:
     """Writes a verdict on the plan that is in a file now."""
-    _, plan = read_document(path)
-    verdict = Verdict(engine_sha256=plan.sha256, checks=checks, failed=failed, gpu=gpu, version="10.14.1")
-    write_verdict(path, verdict)
-    return verdict
+    return write_verdict(path, checks=checks, failed=failed, gpu=gpu, version="10.14.1")
 
 
 @pytest.fixture
@@ -63,6 +60,11 @@ def test_another_gpu(engine: Path) -> None:
 def test_another_plan_in_the_same_place(engine: Path) -> None:
     judge(engine)
     write_sealed(engine, {}, memoryview(b"b plan"))
+    assert read_verdict(engine) is None
+
+
+def test_a_verdict_is_on_the_plan_that_was_tried(engine: Path) -> None:
+    write_verdict(engine, checks=CHECKS, failed=(), engine_sha256="0" * 64)
     assert read_verdict(engine) is None
 
 
