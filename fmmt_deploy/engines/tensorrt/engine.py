@@ -10,6 +10,7 @@ import numpy as np
 
 from fmmt_deploy.engines.checking import check_inputs
 from fmmt_deploy.engines.protocol import Array, Tensor, Value
+from fmmt_deploy.engines.ranges import ShapeRanges
 from fmmt_deploy.engines.tensorrt.buffers import Staging
 from fmmt_deploy.engines.tensorrt.device import ALIGNMENT, DeviceError
 from fmmt_deploy.engines.tensorrt.fitting import batches, fitting_profile
@@ -81,6 +82,11 @@ class TensorRTEngine:
     def inputs(self) -> Mapping[str, np.dtype[Any]]:
         """Name and type of every input."""
         return self._program.inputs
+
+    @property
+    def shape_ranges(self) -> Sequence[ShapeRanges]:
+        """Its optimisation profiles; see `Ranged`."""
+        return self._program.shape_ranges
 
     @property
     def graph_launches(self) -> int:

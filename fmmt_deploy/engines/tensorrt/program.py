@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fmmt_deploy.engines.ranges import ShapeRanges
 from fmmt_deploy.engines.tensorrt.device import DeviceError
 from fmmt_deploy.engines.tensorrt.session import Session
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError
@@ -65,6 +66,7 @@ class Program:
     Attributes:
         inputs: Name and type of each input.
         outputs: Name and type of each output.
+        shape_ranges: What each optimisation profile accepts, and is fastest at.
         profiles: What each optimisation profile accepts.
         scratch_bytes: The scratch memory that the most demanding profile needs.
 
@@ -88,7 +90,8 @@ class Program:
         modes = {name: engine.get_tensor_mode(name) for name in names}
         self.inputs = {name: self._dtype(name) for name in names if modes[name] == trt.TensorIOMode.INPUT}
         self.outputs = {name: self._dtype(name) for name in names if modes[name] == trt.TensorIOMode.OUTPUT}
-        self.profiles = tuple(self._limits(number) for number in range(engine.num_optimization_profiles))
+        self.shape_ranges = tuple(self._shapes(number) for number in range(engine.num_optimization_profiles))
+        self.profiles = tuple(_limits(shapes) for shapes in self.shape_ranges)
         self.scratch_bytes: int = engine.device_memory_size_v2
 
     def create_context(self, profile: int, *, one_shape: bool = False) -> Context:
@@ -160,9 +163,13 @@ class Program:
             )
         return dtype
 
-    def _limits(self, number: int) -> Limits:
+    def _shapes(self, number: int) -> ShapeRanges:
         shapes = {name: self._engine.get_tensor_profile_shape(name, number) for name in self.inputs}
-        return {name: (tuple(smallest), tuple(largest)) for name, (smallest, _, largest) in shapes.items()}
+        return {name: (tuple(low), tuple(usual), tuple(high)) for name, (low, usual, high) in shapes.items()}
+
+
+def _limits(shapes: ShapeRanges) -> Limits:
+    return {name: (smallest, largest) for name, (smallest, _, largest) in shapes.items()}
 
 
 class Context:
