@@ -220,6 +220,21 @@ def test_other_inputs(tmp_path: Path, change: dict[str, Any], message: str) -> N
         check_network(path, replace(found, inputs=(replace(found.inputs[0], **change),)), asked)
 
 
+def test_nothing_is_built_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser that quietly lowers a product's type is found out before anything is built."""
+    real = build.facts_of_network
+
+    def lowered(network: Any) -> NetworkFacts:
+        return replace(
+            real(network), products={"product.low": frozenset({"HALF"}), "product.high": frozenset({"HALF"})}
+        )
+
+    monkeypatch.setattr(build, "facts_of_network", lowered)
+    monkeypatch.setattr(build, "_build", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(PrecisionError, match=r"product\.high .* is asked for in fp32, .* has it in HALF"):
+        built(graphs.typed(tmp_path / "g.onnx"))
+
+
 def test_progress(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     built(graphs.typed(tmp_path / "g.onnx"), progress=lambda *step: told.append(step))

@@ -137,6 +137,22 @@ def test_listed(tmp_path: Path) -> None:
     assert found.key == KEY
 
 
+def test_a_file_that_is_cut_short_is_listed_as_such(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    ((_, wrong),) = list_engines(tmp_path)
+    assert "bytes are recorded" in str(wrong)
+
+
+def test_who_has_opened_an_engine_keeps_it(tmp_path: Path) -> None:
+    """A plan is mapped, not copied: a new one must come in a new file, never in the old one's bytes."""
+    written(tmp_path, plan=b"old" * 2000)
+    opened = find_engine(tmp_path, KEY)
+    assert isinstance(opened, EngineFile)
+    written(tmp_path, plan=b"new" * 2000)
+    assert bytes(opened.plan) == b"old" * 2000
+
+
 def test_the_cache_needs_no_tensorrt() -> None:
     """So nothing that is found or refused was shown to it."""
     code = (
