@@ -1,19 +1,25 @@
 """What was realised, told from samples of both forms of layer information, and from a real engine's own listing."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tensorrt_rtx
 
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.tensorrt.build import plan_from_onnx
+from fmmt_deploy.engines.tensorrt import obtain
+from fmmt_deploy.engines.tensorrt.build import Plan, plan_from_onnx
+from fmmt_deploy.engines.tensorrt.layers import EngineLayer
+from fmmt_deploy.engines.tensorrt.network import NetworkFacts
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.products import Product
 from fmmt_deploy.engines.tensorrt.profiles import default_profiles
 from fmmt_deploy.engines.tensorrt.realised import Surprise, layers_from_inspector, realised_from_layers
 from fmmt_deploy.engines.tensorrt.target import PORTABLE
-from fmmt_deploy.errors import BundleError
+from fmmt_deploy.errors import BundleError, PrecisionError
+from tests.engines.tensorrt.engine_files import KEY
 from tests.models import TINY
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -100,3 +106,59 @@ def test_a_real_engine(tiny_bundle: Callable[[str], Bundle]) -> None:
     assert found.flops_share.keys() == {"fp32"}
     assert found.flops_share["fp32"] + found.unseen_share == pytest.approx(1)
     assert found.unseen_share < 0.05
+
+
+class FakeRuntime:
+    """TensorRT's runtime on a GPU, with one engine, or none that it can load."""
+
+    information: str | None = None
+
+    def __init__(self, _: object) -> None: ...
+
+    def deserialize_cuda_engine(self, _: memoryview) -> "FakeRuntime | None":
+        return None if self.information is None else self
+
+    def create_engine_inspector(self) -> "FakeRuntime":
+        return self
+
+    def get_engine_information(self, kind: object) -> str | None:
+        assert kind == tensorrt_rtx.LayerInformationFormat.JSON
+        return self.information
+
+
+def unlisted() -> Plan:
+    """A plan of whose layers the builder said nothing."""
+    facts = NetworkFacts((), (), {}, {})
+    return Plan(memoryview(b"plan"), facts, PRODUCTS, 1.0, ())
+
+
+def test_tensorrt_s_engines_are_inspected(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It lists no layers when it builds, but builds on a GPU."""
+    monkeypatch.setattr(tensorrt_rtx, "Runtime", FakeRuntime)
+    monkeypatch.setattr(tensorrt_rtx, "__version__", "11.4.0")
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx)
+    key = replace(KEY, flavour="trt")
+    monkeypatch.setattr(FakeRuntime, "information", sample("tensorrt-10"))
+    found = obtain._realised(unlisted(), key)
+    assert found is not None
+    assert found.fused_products == 2
+    monkeypatch.setattr(FakeRuntime, "information", sample("tensorrt-11"))
+    with pytest.raises(PrecisionError, match=r"block/Gemm of swin is asked for in fp16, in the engine it is in bf16"):
+        obtain._realised(unlisted(), key)
+    for unknown in ("{}", None):
+        monkeypatch.setattr(FakeRuntime, "information", unknown)
+        caplog.clear()
+        assert obtain._realised(unlisted(), key) is None
+        assert "what was realised in swin is not known" in caplog.text
+    assert obtain._realised(unlisted(), KEY) is None, "TensorRT-RTX would need a GPU, and lists them itself"
+
+
+def test_layers_that_do_not_tell() -> None:
+    """A generated layer that casts before it multiplies hides its type; the only layer of a node computes it."""
+    product = Product("n", "Gemm", "fp32", 10)
+    casting = EngineLayer("__myl_CasFcAdd_myl0_1", "runtime_fusion", ("fp16",), ("fp32",), ("n",))
+    assert realised_from_layers([casting], [product]).unseen_share == 1
+    expanded = EngineLayer("__myl_SlicSlicMulMulAdd_myl0_1", "kgen", ("fp32",), ("fp32",), ("n",))
+    assert realised_from_layers([expanded], [product]).flops_share == {"fp32": 1}
+    reshaped = replace(expanded, name="__myl_ReshTran_myl0_2")
+    assert realised_from_layers([expanded, reshaped], [product]).unseen_share == 1
