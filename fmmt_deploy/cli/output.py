@@ -211,10 +211,16 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    """Natural widths, the widest columns narrowed until a row fits `WIDTH`."""
-    widths = [max(1, *map(len, column)) for column in zip(*lines, strict=True)]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    """Natural widths, the widest columns narrowed until a row fits `WIDTH`, though never below their longest word."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(1, *map(len, column)) for column in columns]
+    words = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    narrowest = [max(_NARROWEST, longest) for longest in words]
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH:
+        slack = [i for i, width in enumerate(widths) if width > narrowest[i]]
+        if not slack:
+            break
+        widths[max(slack, key=widths.__getitem__)] -= 1
     return widths
 
 

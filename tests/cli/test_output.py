@@ -109,3 +109,13 @@ def test_readable_bytes() -> None:
         "1.2 MB",
         "4.0 TB",
     ]
+
+
+def test_words_too_long_for_the_page_stay_whole_and_aligned() -> None:
+    long = "swin-fp16-b5ec9bad06e16709.engine"
+    table = Table("", ("file", "what", "size"), [(long * 2, "many words that can be wrapped well", "21.2 MB")] * 2)
+    head, *rows = str(table).splitlines()
+    place = head.index("what")
+    assert long * 2 in rows[0]
+    assert [row[place - 2 : place].strip() for row in (head, *rows)] == [""] * (1 + len(rows))
+    assert rows[0][place:].startswith("many words")
