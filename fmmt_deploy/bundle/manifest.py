@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from fmmt_deploy.architecture import Architecture, size_problem
@@ -32,10 +33,12 @@ __all__ = [
     "graphs_of",
     "json_from_manifest",
     "manifest_from_json",
+    "read_manifest",
 ]
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
+_LARGEST_BYTES = 16 * 2**20
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
@@ -128,6 +131,25 @@ def manifest_from_json(text: str) -> Manifest:
     except JsonValueError as error:
         raise BundleError(f"{MANIFEST_NAME} is not valid: {error}.", fix=_EXPORT_AGAIN) from error
     return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`.
+
+    Raises:
+        BundleError: There is none, or it is malformed, inconsistent, too large, or of another schema version.
+        OSError: It can't be read.
+    """
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        what = "does not exist" if not path.exists() else f"has no {MANIFEST_NAME}, so it is not a bundle"
+        raise BundleError(f"{path} {what}.", fix="Give the directory that `fmmt export` wrote.", path=path)
+    if file.stat().st_size > _LARGEST_BYTES:
+        raise BundleError(f"{file} is larger than any manifest.", fix=_EXPORT_AGAIN, path=file)
+    try:
+        return manifest_from_json(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{file} is not UTF-8 text.", fix=_EXPORT_AGAIN, path=file) from error
 
 
 def check_relative_path(path: str) -> None:

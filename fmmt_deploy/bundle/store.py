@@ -30,6 +30,7 @@ from fmmt_deploy.bundle.manifest import (
     check_relative_path,
     json_from_manifest,
     manifest_from_json,
+    read_manifest,
 )
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
@@ -37,7 +38,6 @@ from fmmt_deploy.types import GraphName
 
 __all__ = ["Bundle", "BundleWriter", "check_replaceable", "is_bundle", "write_bundle"]
 
-_LARGEST_MANIFEST_BYTES = 16 * 2**20
 _NOT_INSTALLED = "a checkout, not installed"
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
 
@@ -80,7 +80,7 @@ class Bundle:
         if before is None:
             before = _recovered(path)
         try:
-            manifest = _read_manifest(path)
+            manifest = read_manifest(path)
             check_files(path, manifest, verify)
         except (BundleError, OSError):
             if _identity(path) == before:
@@ -203,7 +203,7 @@ class BundleWriter:
         sync_tree(self.directory)
         with locked(self.target.parent):
             check_replaceable(self.target, self._force)
-            if replaces is not None and _read_manifest(self.target) != replaces:
+            if replaces is not None and read_manifest(self.target) != replaces:
                 raise UsageError(f"The bundle {self.target} was changed meanwhile.", fix="Run the command again.")
             replace_directory(self.directory, self.target)
             remove_stale(self.target)
@@ -270,19 +270,6 @@ def _recovered(path: Path) -> tuple[int, int, int] | None:
             recover(target)
             return _identity(target)
     return None
-
-
-def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST_NAME
-    if not file.is_file():
-        what = "does not exist" if not path.exists() else f"has no {MANIFEST_NAME}, so it is not a bundle"
-        raise BundleError(f"{path} {what}.", fix="Give the directory that `fmmt export` wrote.", path=path)
-    if file.stat().st_size > _LARGEST_MANIFEST_BYTES:
-        raise BundleError(f"{file} is larger than any manifest.", fix=_EXPORT_AGAIN, path=file)
-    try:
-        return manifest_from_json(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{file} is not UTF-8 text.", fix=_EXPORT_AGAIN, path=file) from error
 
 
 def check_replaceable(target: Path, force: bool) -> None:
