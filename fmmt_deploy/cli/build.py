@@ -20,6 +20,7 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.engines.tensorrt.cache import EngineKey
     from fmmt_deploy.engines.tensorrt.gpu import Gpu
     from fmmt_deploy.engines.tensorrt.obtain import Obtained
+    from fmmt_deploy.parity.consistency_report import ConsistencyReport
     from fmmt_deploy.types import GraphName
 
 __all__ = ["build"]
@@ -83,9 +84,10 @@ def build(
         return
     obtained = [_obtained(shown, opened, key, folder, force) for key in keys]
     _check_realised(obtained, requirements)
-    if gpu is None:  # where there is one, this is the place to run the engines before they are trusted
-        shown.status("no GPU is here: the engines were not run")
-    _show(shown, obtained, folder, gpu)
+    report = None if gpu is None else _tried(shown, opened, obtained)
+    _show(shown, obtained, folder, gpu, report)
+    if report is not None:
+        report.raise_unless_passed()
 
 
 def _chosen(precisions: Mapping[GraphName, Precision], graphs: Sequence[str] | None) -> dict[GraphName, Precision]:
@@ -134,7 +136,18 @@ def _obtained(shown: Output, bundle: Bundle, key: EngineKey, folder: Path, force
     return obtained
 
 
-def _show(shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None) -> None:
+def _tried(shown: Output, bundle: Bundle, obtained: Sequence[Obtained]) -> ConsistencyReport:
+    """Runs the engines before anybody trusts them: do they agree with themselves?"""
+    from fmmt_deploy.engines.tensorrt.load import open_device
+    from fmmt_deploy.parity.trial import try_engine_files
+
+    shown.status("holding the engines against themselves")
+    return try_engine_files(bundle, {each.file.about.key.graph: each.file for each in obtained}, open_device())
+
+
+def _show(
+    shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None, report: ConsistencyReport | None
+) -> None:
     engines, rows = [], []
     for each in obtained:
         about = each.file.about
@@ -171,7 +184,9 @@ def _show(shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | 
     key = obtained[0].file.about.key
     document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
     title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
-    shown.result(document | {"engines": engines}, Table(title, heads, rows))
+    document |= {"engines": engines, "self_consistency": None if report is None else report.to_json()}
+    tried = "not run: no GPU is here, and nothing uses them before they passed `fmmt parity --self`"
+    shown.result(document, Table(title, heads, rows), tried if report is None else report.summary())
 
 
 def _show_plan(

@@ -57,7 +57,7 @@ def test_as_text(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert file.name in shown.out
     assert "fp32 100.0%" in shown.out
     assert "compute capability 8.0, 8.6, 8.9, 12.0+" in shown.out
-    assert "no GPU is here: the engines were not run" in shown.err
+    assert "not run: no GPU is here" in shown.out
     assert not (bundle / "engines").exists()
 
 

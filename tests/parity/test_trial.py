@@ -10,6 +10,7 @@ from fmmt_deploy.bundle.precisions import float32
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.engines.tensorrt import gpu
 from fmmt_deploy.engines.tensorrt.trust import read_verdict, verdict_path
 from fmmt_deploy.errors import ArtefactError, BundleError
 from fmmt_deploy.parity import trial
@@ -29,6 +30,11 @@ def bundle(tiny_bundle: Bundles, tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> SimulatedTensorRT:
+    return fresh(monkeypatch)
+
+
+def fresh(monkeypatch: pytest.MonkeyPatch) -> SimulatedTensorRT:
+    """A GPU that nobody has used: whoever tries engines closes theirs."""
     trt = use_simulated(monkeypatch)
     monkeypatch.setattr(trial, "open_device", lambda: trt.device)
     monkeypatch.setattr(trial, "import_flavour", lambda _: trt)
@@ -70,6 +76,28 @@ def test_engines_that_fail_are_not_trusted(bundle: Bundle, monkeypatch: pytest.M
     with pytest.raises(ArtefactError, match="failed the self-consistency gate"):
         open_engines(bundle, "trt-rtx")
     assert exit_code("parity", "--self", "-b", str(bundle.path), "--engine", "trt-rtx", "--json") == 4
+
+
+def test_a_build_ends_with_the_trial_where_a_gpu_is(
+    bundle: Bundle,
+    simulated: SimulatedTensorRT,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (file,) = write_simulated_engines(bundle, trusted=False).values()
+    monkeypatch.setattr(gpu, "current_gpu", lambda: simulated.device.gpu)
+    arguments = ("build", "-b", str(bundle.path), "--engine", "trt-rtx", "-q")
+    assert exit_code(*arguments) == 0
+    assert "self-consistency of trt-rtx fp32: passed" in capsys.readouterr().out
+    assert read_verdict(file.path) is not None
+    right = trial.engines_from_plans
+    monkeypatch.setattr(
+        trial, "engines_from_plans", lambda *a: behaving(right(*a), ("unimodal",), "unimodal", rows_leak)
+    )
+    fresh(monkeypatch)
+    assert exit_code(*arguments) == 4
+    with pytest.raises(ArtefactError, match="failed the self-consistency gate"):
+        open_engines(bundle, "trt-rtx")
 
 
 @pytest.mark.usefixtures("simulated")
