@@ -160,6 +160,7 @@ def report(
         stages=tuple(
             row
             for m in measured
+            if m.stages_ms
             for row in _stage_rows(m, _work(dataset, tokens, bundle, m.way), utterances, rounds, by_name)
         ),
         baseline=f"{DESCRIPTIONS[baseline.way]} on {baseline.engine}",

@@ -22,6 +22,7 @@ LAYERS = (
     {"pipeline"},
     {"parity", "evaluation", "benchmark", "doctor", "demo", "shapes"},
     {"cli"},
+    {"verification"},
 )
 """From the ground up: a part may import what is below it, never beside or above."""
 

@@ -1,0 +1,90 @@
+"""All steps, in their order: what matters most comes first, and leaves time for what is measured last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from fmmt_deploy.benchmark.choices import Choice, choice_from_option
+from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.engines.tensorrt.flavour import FlavourName
+from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.verification import measuring, preparing
+from fmmt_deploy.verification.outcomes import Step
+from fmmt_deploy.verification.settings import Settings
+
+__all__ = ["engine_names", "steps_of"]
+
+MEASURING_SECONDS = 170.0
+"""What is left to end-to-end times and stages by whatever comes before and could be done without."""
+
+
+def steps_of(settings: Settings) -> tuple[Step, ...]:
+    """What is done, in order; the names of steps are what they need each other by."""
+    return (
+        Step("environment", 60, preparing.environment, gpu=False),
+        Step("rates", 60, preparing.rates),
+        Step("model", 180, preparing.make_model, gpu=False, needs=("environment",)),
+        Step("reference", 60, preparing.compare_reference, needs=("model",)),
+        *_engines(settings),
+        *(
+            Step(f"{faces} faces", 120, partial(measuring.end_to_end, faces=faces), needs=("model",))
+            for faces in settings.faces
+        ),
+        Step("stages", 60, measuring.stages, needs=("model",)),
+    )
+
+
+def engine_names(settings: Settings) -> tuple[str, ...]:
+    """Every engine that is to be measured, as `--engine` names it."""
+    names = [choice_from_option(text, PRESETS[settings.model]).name for text in settings.others]
+    names += [_name(flavour, precision) for precision in settings.precisions for flavour in settings.flavours]
+    return tuple(dict.fromkeys(names))
+
+
+def _engines(settings: Settings) -> Iterator[Step]:
+    """For each precision: its graphs, TensorRT's engines, and every engine of that precision held to the reference."""
+    others = [choice_from_option(text, PRESETS[settings.model]) for text in settings.others]
+    for number, precision in enumerate(settings.precisions):
+        leaves = MEASURING_SECONDS if number else 0.0
+        if precision != "fp32":
+            cast = partial(preparing.cast, precision=precision)
+            yield Step(f"cast {precision}", 120, cast, gpu=False, needs=("model",), leaves=leaves)
+        for flavour in settings.flavours:
+            yield from _built(flavour, precision, leaves)
+        for choice in others:
+            if set(choice.precisions.values()) == {precision}:
+                yield from _other(choice, leaves)
+    for choice in others:
+        if len(set(choice.precisions.values())) > 1 or not set(choice.precisions.values()) & set(settings.precisions):
+            yield from _other(choice, MEASURING_SECONDS)
+
+
+def _built(flavour: FlavourName, precision: Precision, leaves: float) -> Iterator[Step]:
+    name = _name(flavour, precision)
+    build = partial(preparing.build, flavour=flavour, precision=precision)
+    itself = partial(preparing.agrees_with_itself, flavour=flavour, precision=precision)
+    graphs = ("model",) if precision == "fp32" else (f"cast {precision}",)
+    yield Step(f"build {name}", 150, build, gpu=False, needs=graphs, leaves=leaves)
+    yield Step(f"consistency {name}", 60, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
+    yield from _held(name, (f"build {name}",), False, leaves)
+
+
+def _other(choice: Choice, leaves: float) -> Iterator[Step]:
+    """PyTorch computes in lower precision what the float32 graphs' weights say; others need graphs of that type."""
+    low = sorted(set(choice.precisions.values()) - {"fp32"})
+    casts = () if choice.kind.startswith("torch") else tuple(f"cast {precision}" for precision in low)
+    yield from _held(choice.name, ("model", *casts), choice.kind == "torch-compiled", leaves)
+
+
+def _held(name: str, needs: tuple[str, ...], compiles: bool, leaves: float) -> Iterator[Step]:
+    limit = 120 if compiles else 40
+    parity = partial(preparing.compare, name=name)
+    yield Step(f"parity {name}", limit, parity, needs=needs, leaves=leaves, readies=name)
+    if compiles:
+        warm = partial(measuring.warm_up, name=name)
+        yield Step(f"warm up {name}", limit, warm, needs=(f"parity {name}",), leaves=leaves, readies=name)
+
+
+def _name(flavour: str, precision: Precision) -> str:
+    return flavour if precision == "fp32" else f"{flavour}:{precision}"
