@@ -93,7 +93,7 @@ def cast(
     session = Session(shown, bundle, threads, precision=precision)
     if out is not None:
         check_replaceable(out, force)
-    wanted = check_castable(session.bundle, session.precisions, force)
+    wanted = check_castable(session.bundle, session.precisions, force=force or out is not None)
     if session.bundle.manifest.self_test is None:
         raise BundleError(
             f"The bundle {bundle} holds no self-test, without which no cast is accepted.", fix="Export it again."

@@ -20,7 +20,7 @@ from fmmt_deploy.calibration.typed_graph import check_typed_graph, typed_graph
 from fmmt_deploy.calibration.weights import lowered
 from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.ort.load import engine_from_onnx as ort_engine_from_onnx
-from fmmt_deploy.errors import PrecisionError
+from fmmt_deploy.errors import BundleError, PrecisionError
 from fmmt_deploy.export.export import graph_from_weights
 from fmmt_deploy.export.flops import flops_by_precision, shares_of_flops
 from fmmt_deploy.parity.run import accept_graph
@@ -135,6 +135,12 @@ def test_ort_opens_float16(typed_file: TypedFiles, tiny_bundle: Bundles, model: 
     """It computes in float32 inside, so it is no judge, but it reads the same file the same way."""
     stage = read_self_test(tiny_bundle(model).path / "self_test.npz")[graph]
     accept_graph(graph, ort_engine_from_onnx(graph, typed_file(model, graph, "fp16"), 1), stage, "fp16")
+
+
+def test_ort_refuses_bfloat16(typed_file: TypedFiles) -> None:
+    """Its CPU provider has no bfloat16 products (1.32), and says so instead of computing something else."""
+    with pytest.raises(BundleError, match="ONNX Runtime refuses"):
+        ort_engine_from_onnx("plm", typed_file("roberta", "plm", "bf16"), 1)
 
 
 @every_graph

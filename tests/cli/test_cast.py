@@ -70,6 +70,9 @@ def test_in_place_one_after_the_other(bundle: Path, capsys: pytest.CaptureFixtur
     before = hash_file(bundle / "manifest.json")
     assert cast(bundle, "--precision", "fp16") == 2
     assert "has unimodal in fp16 already" in capsys.readouterr().err
+    assert cast(bundle, "--precision", "fp16", "-o", str(bundle.parent / "other"), "-q") == 0  # nothing is replaced
+    assert hash_file(bundle / "manifest.json") == before
+    capsys.readouterr()
     assert cast(bundle, "--precision", "fp16", "--keep-float32", "Gemm", "--force", "--json") == 0
     nodes = document(capsys)["graphs"][0]["nodes"]
     assert [(n["node"], n["type"]) for n in nodes if n["reason"] == "asked for"] == [("Gemm", "fp32")]
