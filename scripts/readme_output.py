@@ -7,12 +7,22 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = (
+    "where the time goes",
+    "Which nodes compute in which type",
+    "The largest tensors",
+    "faces: real ÷ computed",
+    "confusion",
+)
+"""First words of tables that the README does without."""
+
 BEGIN, END = "<!-- demo output: begin -->", "<!-- demo output: end -->"
 
 
 def shortened(printed: str) -> str:
-    """The demo's output without what a reader can do without: the inspection, the stages, the ends of raw answers."""
-    printed = re.sub(r"where the time goes\n.*?\n\n", "", printed, flags=re.DOTALL)
+    """The demo's output without what a reader can do without: the longest tables, the ends of raw answers."""
+    for title in LEFT_OUT:
+        printed = re.sub(rf"^{title}.*?\n\n", "", printed, flags=re.DOTALL | re.MULTILINE)
     steps = re.split(r"\n(?=\$ )", printed.strip())
     kept = [step for step in steps if not step.startswith("$ fmmt inspect")]
     lines = "\n\n".join(step.strip() for step in kept).replace(f"{ROOT}/", "").splitlines()
