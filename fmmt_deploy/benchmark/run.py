@@ -9,7 +9,7 @@ from fmmt_deploy.benchmark.choices import Device
 from fmmt_deploy.benchmark.statistics import warm_up
 from fmmt_deploy.benchmark.ways import StageClock, Way, WayName
 from fmmt_deploy.bundle.precisions import Precisions
-from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.errors import FmmtError, UnstableError
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet, Dialogue
 
@@ -85,9 +85,9 @@ def measure(
         rates: The machine's matrix-product rates in TFLOP/s by name (see `rate_name`), sampled between the dialogues.
         advance: Told of every dialogue that a contender has done.
         warm_up_rounds: How often every dialogue is answered before; whatever compiles, or records, does it by shape.
-        enough: Asked after every round whether to stop.
-        dropped: Told of a contender that fails before the first round, which then goes on without it; by default that
-            is an error.
+        enough: Asked after every round whether to stop; with `dropped`, also before contenders warm up.
+        dropped: Told of a contender that fails before the first round, or for which there is no time, and without which
+            the others go on; by default a failure is an error.
 
     Returns:
         One measurement a contender, and the samples of each rate.
@@ -95,7 +95,7 @@ def measure(
     Raises:
         UnstableError: A contender's time never settled.
     """
-    contenders = [c for c in contenders if _is_ready(c, dataset.dialogues, warm_up_rounds, dropped)]
+    contenders = list(_ready(contenders, dataset.dialogues, warm_up_rounds, enough, dropped))
     measured = [Measurement(c.engine, c.way.name, device=c.device, precisions=c.precisions) for c in contenders]
     sampled: dict[str, list[float]] = {name: [] for name in rates}
     for turn, dialogue in enumerate(_turns(dataset.dialogues, rounds, enough)):
@@ -119,24 +119,28 @@ def _turns(dialogues: Sequence[Dialogue], rounds: int, enough: Callable[[], bool
         yield from dialogues
 
 
-def _is_ready(
-    contender: Contender,
+def _ready(
+    contenders: Sequence[Contender],
     dialogues: Sequence[Dialogue],
     warm_up_rounds: int,
+    enough: Callable[[], bool],
     dropped: Callable[[Contender, FmmtError], None] | None,
-) -> bool:
-    try:
-        _settle(contender, dialogues)
-        for _ in range(warm_up_rounds):
-            for dialogue in dialogues:
-                contender.way.answer(dialogue)
-    except FmmtError as error:
-        if dropped is None:
-            raise
-        dropped(contender, error)
-        return False
-    contender.clock.stages_ms.clear()
-    return True
+) -> Iterator[Contender]:
+    for contender in contenders:
+        try:
+            if dropped is not None and enough():
+                raise UnstableError("There was no time to warm it up.")
+            _settle(contender, dialogues)
+            for _ in range(warm_up_rounds):
+                for dialogue in dialogues:
+                    contender.way.answer(dialogue)
+        except FmmtError as error:
+            if dropped is None:
+                raise
+            dropped(contender, error)
+            continue
+        contender.clock.stages_ms.clear()
+        yield contender
 
 
 def _answered(contender: Contender, dialogue: Dialogue) -> list[float]:

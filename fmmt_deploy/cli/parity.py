@@ -41,10 +41,10 @@ def parity(
         typer.Option("--self", help="Needs no reference: are answers the same in any batch, order, size and padding?"),
     ] = False,
     reference: Annotated[
-        Literal["torch", "recorded"] | None,
+        Literal["torch", "torch-cuda", "recorded"] | None,
         typer.Option(
             "--reference",
-            help="PyTorch float32, or what it answered when the bundle was made.",
+            help="PyTorch float32 on the CPU or on a GPU, or what it answered when the bundle was made.",
             show_default="torch",
         ),
     ] = None,
@@ -89,7 +89,7 @@ def parity(
     if against_itself:
         _against_itself(shown, session, engine)
         return
-    right = recorded_engines(stages) if reference == "recorded" else session.reference("torch")
+    right = recorded_engines(stages) if reference == "recorded" else session.reference(reference or "torch")
     with right, _opened(session, engine) as engines:
         if data is None:
             cases = cases_from_self_test(stages)

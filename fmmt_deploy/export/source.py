@@ -43,9 +43,11 @@ def random_source(preset: Literal["full", "tiny"]) -> Source:
     """
     try:
         from fmmt_deploy.training.presets import PRESETS, random_model
+
+        model = random_model(PRESETS[preset])
     except ImportError as error:
         raise _missing(error) from error
-    return Source(random_model(PRESETS[preset]), None, {f"random-{preset}": "0" * 64})
+    return Source(model, None, {f"random-{preset}": "0" * 64})
 
 
 def read_source(

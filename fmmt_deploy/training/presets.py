@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, SwinSizes
-from fmmt_deploy.training.model import ReferenceModel
+
+if TYPE_CHECKING:
+    from fmmt_deploy.training.model import ReferenceModel
 
 __all__ = ["PRESETS", "Preset", "random_model"]
 
@@ -71,7 +71,15 @@ PRESETS: dict[Preset, Architecture] = {
 
 
 def random_model(architecture: Architecture, seed: int = 0) -> ReferenceModel:
-    """A model with PyTorch's own initial weights, the same for the same seed."""
+    """A model with PyTorch's own initial weights, the same for the same seed.
+
+    Raises:
+        ImportError: PyTorch and what goes with it are missing; the presets themselves do without.
+    """
+    import torch
+
+    from fmmt_deploy.training.model import ReferenceModel
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ReferenceModel(architecture)

@@ -15,8 +15,11 @@ from fmmt_deploy.verification.settings import Settings
 
 __all__ = ["engine_names", "steps_of"]
 
-MEASURING_SECONDS = 170.0
-"""What is left to end-to-end times and stages by whatever comes before and could be done without."""
+MEASURING_SECONDS = 200.0
+"""What is left to stages and end-to-end times by whatever comes before and could be done without."""
+
+END_TO_END_SECONDS = 80.0
+"""What one mean number of faces needs, and the others leave to it."""
 
 
 def steps_of(settings: Settings) -> tuple[Step, ...]:
@@ -27,11 +30,8 @@ def steps_of(settings: Settings) -> tuple[Step, ...]:
         Step("model", 180, preparing.make_model, gpu=False, needs=("environment",)),
         Step("reference", 60, preparing.compare_reference, needs=("model",)),
         *_engines(settings),
-        *(
-            Step(f"{faces} faces", 120, partial(measuring.end_to_end, faces=faces), needs=("model",))
-            for faces in settings.faces
-        ),
-        Step("stages", 60, measuring.stages, needs=("model",)),
+        Step("stages", 45, measuring.stages, needs=("model",)),
+        *_end_to_end(settings),
     )
 
 
@@ -40,6 +40,13 @@ def engine_names(settings: Settings) -> tuple[str, ...]:
     names = [choice_from_option(text, PRESETS[settings.model]).name for text in settings.others]
     names += [_name(flavour, precision) for precision in settings.precisions for flavour in settings.flavours]
     return tuple(dict.fromkeys(names))
+
+
+def _end_to_end(settings: Settings) -> Iterator[Step]:
+    for number, faces in enumerate(settings.faces, 1):
+        leaves = END_TO_END_SECONDS * (len(settings.faces) - number)
+        measured = partial(measuring.end_to_end, faces=faces)
+        yield Step(f"{faces} faces", 120, measured, needs=("model",), leaves=leaves)
 
 
 def _engines(settings: Settings) -> Iterator[Step]:
@@ -66,7 +73,7 @@ def _built(flavour: FlavourName, precision: Precision, leaves: float) -> Iterato
     itself = partial(preparing.agrees_with_itself, flavour=flavour, precision=precision)
     graphs = ("model",) if precision == "fp32" else (f"cast {precision}",)
     yield Step(f"build {name}", 150, build, gpu=False, needs=graphs, leaves=leaves)
-    yield Step(f"consistency {name}", 60, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
+    yield Step(f"consistency {name}", 90, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
     yield from _held(name, (f"build {name}",), False, leaves)
 
 
