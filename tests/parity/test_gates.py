@@ -1,7 +1,7 @@
 """Every gate of the toolkit fires: faults against gates, with the exit code that each command ends with.
 
 A zero in a row says what a gate can't see: who agrees with itself may still be wrong, and who is right at one size may
-be wrong at another.
+be wrong at another. The gate on speed has a file of its own, `test_speed_gate`.
 """
 
 import json
@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmmt_deploy.benchmark import contenders, memory, rates, ways
 from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.requirements import check_requirement, requirement_from_option
 from fmmt_deploy.cli import sessions
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.engines.protocol import Array, Engine, EngineKind, Engines, Value
+from fmmt_deploy.engines.protocol import EngineKind, Engines
 from fmmt_deploy.engines.tensorrt.trust import verdict_path
 from fmmt_deploy.errors import PrecisionError
 from fmmt_deploy.parity import trial
@@ -27,7 +26,7 @@ from fmmt_deploy.types import GraphName
 from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import use_simulated, write_simulated_engines
 from tests.golden import GOLDEN
-from tests.parity.faults import FaultyEngine, flipped_mask, half_precision, one_nan, turned, wrong_second_row
+from tests.parity.faults import flipped_mask, half_precision, one_nan, turned, wrong_second_row
 from tests.parity.misconduct import (
     Conduct,
     behaving,
@@ -206,63 +205,6 @@ def test_the_requirement_itself(share: float, passes: bool) -> None:
     with pytest.raises(PrecisionError) as caught:
         check_requirement(requirement, shares, "the engine of plm")  # type: ignore[arg-type]
     assert caught.value.exit_code == 9
-
-
-class Clock:
-    """Time that passes only where an engine computes; the machine slows down all the while, to half its speed."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1e-7
-        return self.now
-
-    def spend(self, seconds: float) -> None:
-        self.now += seconds * (1 + min(1.0, self.now / 30))
-
-
-class TimedEngine(FaultyEngine):
-    """Takes its time by the row."""
-
-    def __init__(self, engine: Engine, clock: Clock, seconds: float) -> None:
-        super().__init__(engine, lambda outputs: outputs)
-        self._clock, self._seconds = clock, seconds
-
-    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
-        outputs = super().run(inputs)
-        self._clock.spend(self._seconds * max(map(len, outputs.values())))
-        return outputs
-
-
-@pytest.mark.parametrize(("slower", "wanted", "code"), [(1.1, 1.0, 6), (1.0, 0.99, 0)])
-def test_ten_percent_slower_than_the_baseline(
-    tiny_bundle: Bundles,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    slower: float,
-    wanted: float,
-    code: int,
-) -> None:
-    """On a clock of our own, so that a busy machine changes nothing; only `fusion` takes time, 10 ms an utterance."""
-    clock = Clock()
-    seconds: Mapping[str, float] = {"torch": 0.01, "ort": 0.01 * slower}
-
-    def opened(bundle: Bundle, kind: EngineKind, *args: object) -> Engines:
-        engines = open_engines(bundle, kind, *args)  # type: ignore[arg-type]  # as they came
-        timed = {graph: engines[graph] for graph in graphs_of(bundle.manifest.architecture)}
-        return Engines(kind, {**timed, "fusion": TimedEngine(timed["fusion"], clock, seconds[kind])})
-
-    monkeypatch.setattr(contenders, "open_engines", opened)
-    monkeypatch.setattr(ways, "perf_counter", clock)
-    monkeypatch.setattr(rates, "rates_for", lambda *_: {})
-    monkeypatch.setattr(memory, "peak_bytes", lambda *_: 1)
-    made = ("--dialogues", "2", "--faces", "1", "--rounds", "2")
-    engines = ("--engine", "torch", "--engine", "ort")
-    bundle = str(tiny_bundle("roberta").path)
-    assert exit_code("bench", "-b", bundle, *engines, *made, "--min-speed-up", str(wanted), "--json", "-q") == code
-    shown = capsys.readouterr()
-    assert ("ort should be 1 times as fast as the baseline, found 0.9" in shown.err) == (code == 6)
 
 
 def test_the_faults_are_what_they_are_called(tiny_bundle: Bundles) -> None:
