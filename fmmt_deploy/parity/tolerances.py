@@ -1,8 +1,8 @@
 """How far an engine's outputs may be from the float32 reference's: one table, by precision and stage, with the reasons.
 
 The rule is `|actual − reference| − rtol · |reference| ≤ atol` for every element, as in `numpy.isclose`: `atol` covers
-values near zero, `rtol` the rounding of large ones. Rows of lower precision are estimates from the unit roundoff, to be
-tightened once such graphs are measured.
+values near zero, `rtol` the rounding of large ones. FP16 and BF16 are from measurements with the engine `emulated`
+(docs/numerics.md), INT8 is an estimate until such graphs are measured.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ TOLERANCES: Mapping[Precision, StageTolerances] = {
         decisions=Agreement(0.999, "only ties may turn; 1 in 1,000 for ties just outside the margin"),
     ),
     "fp16": StageTolerances(
-        face_logits=Tolerance(2e-2, 1e-2, "unit roundoff 4.9e-4, some 20 to 40 of them over 12 blocks"),
-        token_states=Tolerance(2e-2, 1e-2, "unit roundoff 4.9e-4, some 20 to 40 of them over 24 layers"),
-        logits=Tolerance(2e-2, 1e-2, "as its inputs: fusion's own softmax, norms and head stay float32"),
+        face_logits=Tolerance(2e-2, 5e-3, "twice the 9.2e-3 measured on golden faces, rounding as the graph says"),
+        token_states=Tolerance(1e-2, 5e-3, "twice the 4.6e-3 measured at full size, rounding as the graph says"),
+        logits=Tolerance(5e-3, 2e-3, "over twice the 2.0e-3 measured on golden data, rounding as the graph says"),
         kept=Agreement(0.995, "a face near the threshold may pass on one side only"),
         decisions=Agreement(0.995, "the goal for FP16"),
     ),
     "bf16": StageTolerances(
-        face_logits=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
-        token_states=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
-        logits=Tolerance(1.6e-1, 8e-2, "8 times FP16: unit roundoff 3.9e-3"),
+        face_logits=Tolerance(1.6e-1, 4e-2, "8 times FP16, as the unit roundoff; 7.6e-2 was measured"),
+        token_states=Tolerance(8e-2, 4e-2, "8 times FP16, as the unit roundoff; 4.3e-2 was measured"),
+        logits=Tolerance(4e-2, 1.6e-2, "8 times FP16, as the unit roundoff; 1.6e-2 was measured"),
         kept=Agreement(0.99, "between FP16 and INT8"),
         decisions=Agreement(0.99, "between FP16 and INT8"),
     ),
