@@ -20,6 +20,7 @@ def fitting_profile(graph: GraphName, profiles: Sequence[Limits], shapes: Shapes
     Raises:
         UsageError: None does, or the inputs' sizes disagree.
     """
+    _check_agreement(graph, shapes)
     for number, limits in enumerate(profiles):
         if all(_fits(shape, *limits[name]) for name, shape in shapes.items()):
             return number
@@ -68,16 +69,21 @@ def _takes_rows(limits: Limits, shapes: Shapes) -> bool:
     return all(_fits(shape[1:], limits[name][0][1:], limits[name][1][1:]) for name, shape in shapes.items())
 
 
+def _check_agreement(graph: GraphName, shapes: Shapes) -> None:
+    """TensorRT would find no fault with each input alone, and read beyond the shorter."""
+    sizes: dict[str, int] = {}
+    for name, axis, size in _named(shapes):
+        if sizes.setdefault(axis, size) != size:
+            raise UsageError(f"The inputs of {graph} disagree: {name} has {size} {axis}, others {sizes[axis]}.")
+
+
 def _unfit(graph: GraphName, profiles: Sequence[Limits], shapes: Shapes) -> UsageError:
     for name, shape in shapes.items():  # axes that never vary: another model's data, or a mistake of the caller's
         fixed, low, high = len(AXES[name]), *profiles[0][name]
         if shape[fixed:] != low[fixed:] or low[fixed:] != high[fixed:]:
             expected = (*AXES[name], *low[fixed:])
             return UsageError(f"{graph} takes {name} with axes {expected}, found {shape}.", tensor=name)
-    sizes: dict[str, int] = {}
-    for name, axis, size in _named(shapes):
-        if sizes.setdefault(axis, size) != size:
-            return UsageError(f"The inputs of {graph} disagree: {name} has {size} {axis}, others {sizes[axis]}.")
+    sizes = {axis: size for _, axis, size in _named(shapes)}
     ranges = [_ranges(limits) for limits in profiles]
     outside = [a for a, size in sizes.items() if not any(low <= size <= high for low, high in (r[a] for r in ranges))]
     found = " and ".join(f"{sizes[axis]} {axis}" for axis in outside or sizes)

@@ -125,7 +125,7 @@ class Graphs:
             device.begin_capture(stream)
             try:
                 captured.context.enqueue(stream)
-            except DeviceError:
+            except BaseException:  # also Ctrl-C: the stream must not stay in a capture
                 self._abandon(stream)
                 raise
             captured.graph = device.end_capture(stream)

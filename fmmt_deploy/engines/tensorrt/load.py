@@ -15,7 +15,7 @@ from fmmt_deploy.engines.protocol import Engine, EngineKind, Engines
 from fmmt_deploy.engines.tensorrt.cache import FOLDER, EngineFile, EngineKey, Miss, find_runnable, graph_sha256
 from fmmt_deploy.engines.tensorrt.device import Device
 from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
-from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, import_flavour, logger, title
+from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, collected, import_flavour, logger, title
 from fmmt_deploy.engines.tensorrt.graphs import MOST_GRAPHS
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.program import Program
@@ -157,10 +157,9 @@ def engines_from_plans(
     opened: dict[GraphName, Engine] = {}
     try:
         programs = {}
-        log = logger(trt)
-        runtime = trt.Runtime(log)
+        runtime = trt.Runtime(logger(trt))
         for graph, (plan, path) in plans.items():
-            programs[graph] = _program(graph, flavour, trt, runtime, log, plan, path, session)
+            programs[graph] = _program(graph, flavour, trt, runtime, plan, path, session)
         session.scratch(max(program.scratch_bytes for program, _ in programs.values()))
         for graph, (program, before_close) in programs.items():
             opened[graph] = TensorRTEngine(program, session, graphs=chosen.graphs, before_close=before_close)
@@ -178,15 +177,15 @@ def _program(
     flavour: FlavourName,
     trt: Any,
     runtime: Any,
-    log: Any,
     plan: memoryview,
     path: Path | None,
     session: Session,
 ) -> tuple[Program, Callable[[], None]]:
     """Deserialises one engine; also gives what to do before it is closed."""
-    engine = runtime.deserialize_cuda_engine(plan)
+    with collected(trt) as messages:
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        said = " | ".join(dict.fromkeys(" ".join(message.text.split()) for message in log.messages))
+        said = " | ".join(dict.fromkeys(" ".join(message.text.split()) for message in messages))
         raise BundleError(
             f"{title(flavour)} refuses the engine of {graph}.",
             why=said or "It gave no reason.",
@@ -194,4 +193,4 @@ def _program(
             path=path,
         )
     kernels = RuntimeCache(engine, None if path is None else runtime_cache_path(path))
-    return Program(graph, trt, engine, runtime, log, session, kernels.cache), kernels.save
+    return Program(graph, trt, engine, runtime, session, kernels.cache), kernels.save

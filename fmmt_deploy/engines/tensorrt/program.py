@@ -5,6 +5,7 @@ TensorRT says no by returning False or None; here that becomes an error with wha
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from fmmt_deploy.engines.ranges import ShapeRanges
 from fmmt_deploy.engines.tensorrt.device import DeviceError
+from fmmt_deploy.engines.tensorrt.flavour import Message, logger
 from fmmt_deploy.engines.tensorrt.session import Session
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError
 from fmmt_deploy.types import GraphName
@@ -51,6 +53,10 @@ _TYPES: Mapping[str, np.dtype[Any]] = {
 """TensorRT's names of the types that NumPy has, too."""
 
 
+_MOST_MESSAGES = 32
+"""What TensorRT logged is kept for an error that may follow, but not for ever."""
+
+
 class Program:
     """An engine of TensorRT's, and the memory that its contexts compute in.
 
@@ -59,7 +65,6 @@ class Program:
         trt: TensorRT, the module.
         engine: Its `ICudaEngine`.
         runtime: The `Runtime` that deserialised it, which must outlive it.
-        logger: The logger that its runtime was made with.
         session: Whose scratch memory the contexts share.
         runtime_cache: Where TensorRT-RTX keeps the kernels it compiles, an `IRuntimeCache`; None for TensorRT.
 
@@ -80,12 +85,13 @@ class Program:
         trt: Any,
         engine: Any,
         runtime: Any,
-        logger: Any,
         session: Session,
         runtime_cache: Any = None,
     ) -> None:
-        self.graph, self._trt, self._engine, self._runtime, self._logger = graph, trt, engine, runtime, logger
+        self.graph, self._trt, self._engine, self._runtime = graph, trt, engine, runtime
         self._session, self._runtime_cache = session, runtime_cache
+        self._messages: deque[Message] = deque(maxlen=_MOST_MESSAGES)
+        logger(trt).listeners.append(self._messages)
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         modes = {name: engine.get_tensor_mode(name) for name in names}
         self.inputs = {name: self._dtype(name) for name in names if modes[name] == trt.TensorIOMode.INPUT}
@@ -119,10 +125,9 @@ class Program:
 
     def said(self) -> str:
         """What TensorRT logged as errors and warnings since this was asked last, on one line."""
-        messages = self._logger.messages
-        text = " | ".join(dict.fromkeys(" ".join(message.text.split()) for message in messages))
-        messages.clear()
-        return text
+        told = [" ".join(message.text.split()) for message in self._messages if message.kind != "layers"]
+        self._messages.clear()
+        return " | ".join(dict.fromkeys(told))
 
     def failed(self, what: str) -> DeviceError:
         """An error of ours for a call that TensorRT answered with False."""
@@ -134,6 +139,8 @@ class Program:
 
     def close(self) -> None:
         """Frees the engine; its contexts must be gone."""
+        listeners = logger(self._trt).listeners
+        listeners[:] = [listener for listener in listeners if listener is not self._messages]
         self._engine = self._runtime_cache = None
         self._runtime = None
 

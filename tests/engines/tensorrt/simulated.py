@@ -60,9 +60,10 @@ class SimulatedTensorRT:
     Attributes:
         capturable: What `is_stream_capturable` answers.
         spoils_captures: Whether runs do something in a capture that spoils it.
+        writes: Whether runs write their outputs.
         refuses: Names of calls that answer False from now on.
         executed: Runs that were done, launched graphs included.
-        compiled: Blobs that runtime caches were filled with.
+        contexts: Those that are alive.
     """
 
     __version__ = VERSION
@@ -77,7 +78,7 @@ class SimulatedTensorRT:
         self.device, self.rtx = device, rtx
         for name, values in _Enums.items():
             setattr(self, name, Enum(name, values))  # type: ignore[misc]  # the names are as TensorRT has them
-        self.capturable, self.spoils_captures = True, False
+        self.capturable, self.spoils_captures, self.writes = True, False, True
         self.refuses: set[str] = set()
         self.executed = 0
         self.contexts: weakref.WeakSet[SimulatedContext] = weakref.WeakSet()
@@ -281,7 +282,8 @@ class SimulatedContext:
             }
             answers = engine.session.run(list(engine.outs), {name: views[name].copy() for name in engine.ins})
             for name, answer in zip(engine.outs, answers, strict=True):
-                views[name][...] = answer
+                if trt.writes:
+                    views[name][...] = answer
             trt.executed += 1
 
         return run

@@ -48,6 +48,7 @@ class Memory:
 
     address: int
     array: Bytes
+    size: int
     is_alive: bool = True
     history: dict[tuple[int, int, bool, int], int] = field(default_factory=dict)
 
@@ -107,6 +108,7 @@ class SimulatedDevice:
         self._capture: tuple[int, list[Work]] | None = None
         self._spoiled = False
         self.calls: dict[str, int] = {}
+        self.log: list[str] = []
         self.is_closed = False
 
     @property
@@ -117,7 +119,7 @@ class SimulatedDevice:
 
     def allocate(self, size_bytes: int) -> int:
         self._outside_capture("allocate")
-        used = sum(len(m.array) for m in self._memories.values() if m.is_alive and m.address >= 1 << 40)
+        used = sum(m.size for m in self._memories.values() if m.is_alive)
         if used + size_bytes > self._memory_bytes:
             raise OutOfMemoryError(f"The GPU has no memory left: {size_bytes} bytes were asked for.")
         return self._new_memory(size_bytes).address
@@ -139,7 +141,7 @@ class SimulatedDevice:
         """Memory, to read or write now; only work that is being done may."""
         at = bisect_right(self._bases, address) - 1
         memory = self._memories[self._bases[at]] if at >= 0 else None
-        if memory is None or address + size > memory.address + len(memory.array):
+        if memory is None or address + size > memory.address + memory.size:
             raise SimulationError(f"{size} bytes at {address:#x} are out of bounds")
         if not memory.is_alive:
             raise SimulationError(f"{size} bytes at {address:#x} are freed")
@@ -147,7 +149,7 @@ class SimulatedDevice:
 
     def _new_memory(self, size: int) -> Memory:
         address, self._next = self._next, self._next + -(-size // ALIGNMENT) * ALIGNMENT + 16 * ALIGNMENT
-        memory = self._memories[address] = Memory(address, np.full(size, 0xFF, np.uint8))
+        memory = self._memories[address] = Memory(address, np.full(size, 0xFF, np.uint8), size)
         self._bases.append(address)
         return memory
 
@@ -159,7 +161,8 @@ class SimulatedDevice:
             if stream in self.streams and number > self.streams[stream].done:
                 raise SimulationError(f"{address:#x} is freed while work uses it")
         memory.is_alive = False
-        memory.array[:] = 0xFF
+        memory.array[:] = 0xFF  # whoever still has a view
+        memory.array = memory.array[:0]
 
     # streams and events
 
@@ -251,9 +254,9 @@ class SimulatedDevice:
         _merge(state.clock, self._host)
         state.number += 1
         state.clock[stream] = state.number
+        state.queue.append(work := Work(state.number, name, run, accesses, waits_for))
         for access in accesses:
             self._check_race(access, stream, state, name)
-        state.queue.append(work := Work(state.number, name, run, accesses, waits_for))
         self._maybe_run()
         return work
 
@@ -282,6 +285,7 @@ class SimulatedDevice:
         work = state.queue.popleft()
         if work.run is not None:
             work.run()
+            self.log.append(work.name)
         state.done = work.number
         return None
 
@@ -289,6 +293,7 @@ class SimulatedDevice:
         if mark in waiting:
             raise SimulationError("deadlock: streams wait for each other")
         while self.streams[mark.stream].done < mark.number:
+            assert self.streams[mark.stream].queue
             if (before := self._step(mark.stream)) is not None:
                 self._run_until(before, (*waiting, mark))
 
@@ -329,7 +334,7 @@ class SimulatedDevice:
 
     def leaks(self) -> list[str]:
         """What was not freed."""
-        memory = [f"memory of {len(m.array)} bytes" for m in self._memories.values() if m.is_alive]
+        memory = [f"memory of {m.size} bytes" for m in self._memories.values() if m.is_alive]
         handles = {"stream": self.streams, "event": self.events, "graph": self.graphs}
         return memory + [f"{name} {handle}" for name, kind in handles.items() for handle in kind]
 

@@ -1,0 +1,141 @@
+"""A bundle's engines are found, trusted, deserialised and closed; and what is said where they are not."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmmt_deploy.bundle.selftest import read_self_test
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.load import open_engines
+from fmmt_deploy.engines.tensorrt import cuda, load
+from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
+from fmmt_deploy.engines.tensorrt.load import engines_from_bundle, engines_from_plans
+from fmmt_deploy.engines.tensorrt.runtime_cache import runtime_cache_path
+from fmmt_deploy.engines.tensorrt.target import Target
+from fmmt_deploy.engines.tensorrt.trust import verdict_path
+from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem, UsageError
+from tests.engines.tensorrt.simulated import SimulatedTensorRT, use_simulated, write_simulated_engines
+from tests.engines.tensorrt.simulated_device import SimulatedDevice
+
+FP32 = {"unimodal": "fp32"}
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> Bundle:
+    """A copy, because engines are written into it."""
+    shutil.copytree(tiny_bundle("unimodal").path, tmp_path / "bundle")
+    return Bundle.open(tmp_path / "bundle")
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> SimulatedTensorRT:
+    return use_simulated(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["trt", "trt-rtx"])
+def test_a_bundle_on_the_simulated_gpu(bundle: Bundle, trt: SimulatedTensorRT, kind: str) -> None:
+    trt.rtx = kind == "trt-rtx"
+    files = write_simulated_engines(bundle, flavour=kind)  # type: ignore[arg-type]
+    stage = read_self_test(bundle.path / "self_test.npz")["unimodal"]
+    with open_engines(bundle, kind) as engines:  # type: ignore[arg-type]
+        assert (engines.kind, engines.face_batch, engines.precisions) == (kind, None, FP32)
+        assert isinstance(engines["unimodal"], TensorRTEngine)
+        found = engines["unimodal"].run(stage.inputs)
+    np.testing.assert_allclose(found["logits"], stage.outputs["logits"], rtol=0, atol=1e-5)
+    assert runtime_cache_path(files["unimodal"].path).exists() == (kind == "trt-rtx")
+    assert trt.device.leaks() == []
+    assert trt.device.is_closed
+    Bundle.open(bundle.path)
+
+
+def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any engine is looked at: there is none, and that is not what is said."""
+    monkeypatch.setattr(cuda, "current_gpu", lambda: None)
+    with pytest.raises(EnvironmentProblem, match="No NVIDIA GPU was found") as caught:
+        open_engines(bundle, "trt-rtx")
+    assert caught.value.exit_code == 3
+    assert "--engine ort" in caught.value.fix
+
+
+def test_nothing_built(bundle: Bundle, trt: SimulatedTensorRT) -> None:
+    with pytest.raises(BundleError, match="has no fp32 engine of unimodal that runs here") as caught:
+        open_engines(bundle, "trt-rtx")
+    assert caught.value.why == "Nothing was built for TensorRT-RTX yet."
+    assert caught.value.fix == f"fmmt build -b {bundle.path} --engine trt-rtx --precision fp32"
+    assert not trt.device.streams
+
+
+MISFITS = {
+    "version": ({"version": "1.0.0.0"}, "built by TensorRT-RTX 1.0.0.0, this is 1.7.1.116"),
+    "gpu": ({"target": Target("NVIDIA L4", ("8.9",))}, "built for NVIDIA L4 (8.9), this is Simulated GPU (8.9)"),
+    "graph": ({"graph_sha256": "0" * 64}, "built from another fp32 graph of unimodal"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_was_built_for_something_else(bundle: Bundle, trt: SimulatedTensorRT, misfit: str) -> None:
+    del trt
+    changes, reason = MISFITS[misfit]
+    write_simulated_engines(bundle, **changes)
+    with pytest.raises(BundleError, match="no fp32 engine of unimodal") as caught:
+        open_engines(bundle, "trt-rtx")
+    assert reason in caught.value.why
+
+
+def test_only_engines_that_passed_the_gate(bundle: Bundle, trt: SimulatedTensorRT) -> None:
+    del trt
+    file = write_simulated_engines(bundle, trusted=False)["unimodal"]
+    with pytest.raises(ArtefactError, match="not been held against itself") as caught:
+        open_engines(bundle, "trt-rtx")
+    assert "fmmt parity --self" in caught.value.fix
+    assert not verdict_path(file.path).exists()
+    with engines_from_bundle(bundle, "trt-rtx", FP32, trusted_only=False) as engines:  # type: ignore[arg-type]
+        assert "unimodal" in engines
+
+
+def test_a_plan_that_tensorrt_refuses(trt: SimulatedTensorRT) -> None:
+    with pytest.raises(BundleError, match="TensorRT-RTX refuses the engine of unimodal") as caught:
+        engines_from_plans("trt-rtx", trt, trt.device, {"unimodal": (memoryview(b"no plan"), None)})
+    assert "magic tag does not match" in caught.value.why
+    assert trt.device.leaks() == []
+    assert trt.device.is_closed
+
+
+def test_a_plan_that_the_real_tensorrt_refuses() -> None:
+    """Its own calls, as far as they go without a GPU."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    device = SimulatedDevice()
+    with pytest.raises(BundleError, match="TensorRT-RTX refuses the engine of swin") as caught:
+        engines_from_plans("trt-rtx", trt, device, {"swin": (memoryview(b"no plan" * 100), None)})
+    assert caught.value.why
+    assert caught.value.exit_code == 8
+    assert device.leaks() == []
+
+
+def test_what_is_no_tensorrt(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="ort is no TensorRT"):
+        load.engines_from_bundle(bundle, "ort", FP32)  # type: ignore[arg-type]
+
+
+def test_compiled_kernels_are_kept(bundle: Bundle, trt: SimulatedTensorRT, caplog: pytest.LogCaptureFixture) -> None:
+    stage = read_self_test(bundle.path / "self_test.npz")["unimodal"]
+    kernels = runtime_cache_path(write_simulated_engines(bundle)["unimodal"].path)
+
+    def run() -> None:
+        trt.device.is_closed = False
+        with open_engines(bundle, "trt-rtx") as engines:
+            engines["unimodal"].run(stage.inputs)
+
+    run()
+    written = kernels.stat().st_mtime_ns
+    assert b"kernels unimodal" in kernels.read_bytes()
+    run()
+    assert kernels.stat().st_mtime_ns == written  # nothing new was compiled
+    kernels.write_bytes(kernels.read_bytes()[:-1])
+    run()
+    assert "are not used: corrupt" in caplog.text
+    assert kernels.stat().st_mtime_ns != written
+    assert b"kernels unimodal" in kernels.read_bytes()
