@@ -211,11 +211,11 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
-    """Natural widths, the widest columns narrowed until a row fits `WIDTH`, though never below their longest word."""
+    """Natural widths, the widest columns narrowed until a row fits `WIDTH`, but none so far that it shifts others."""
     columns = list(zip(*lines, strict=True))
     widths = [max(1, *map(len, column)) for column in columns]
     words = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
-    narrowest = [max(_NARROWEST, longest) for longest in words]
+    narrowest = [*(max(_NARROWEST, longest) for longest in words[:-1]), _NARROWEST]  # nothing stands right of the last
     while sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH:
         slack = [i for i, width in enumerate(widths) if width > narrowest[i]]
         if not slack:
