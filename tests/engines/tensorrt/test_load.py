@@ -1,5 +1,6 @@
 """A bundle's engines are found, trusted, deserialised and closed; and what is said where they are not."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ from fmmt_deploy.engines.tensorrt.runtime_cache import runtime_cache_path
 from fmmt_deploy.engines.tensorrt.target import Target
 from fmmt_deploy.engines.tensorrt.trust import verdict_path
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem, UsageError
+from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import SimulatedTensorRT, use_simulated, write_simulated_engines
 from tests.engines.tensorrt.simulated_device import SimulatedDevice
+from tests.golden import GOLDEN
 
 FP32 = {"unimodal": "fp32"}
 
@@ -49,6 +52,36 @@ def test_a_bundle_on_the_simulated_gpu(bundle: Bundle, trt: SimulatedTensorRT, k
     assert trt.device.leaks() == []
     assert trt.device.is_closed
     Bundle.open(bundle.path)
+
+
+def test_the_command_line(
+    tiny_bundle: Callable[[str], Bundle], trt: SimulatedTensorRT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`fmmt run` answers the golden data as it does in ONNX Runtime."""
+    shutil.copytree(tiny_bundle("roberta").path, path := tmp_path / "bundle")
+    write_simulated_engines(Bundle.open(path))
+    answers = []
+    for engine in ("ort", "trt-rtx"):
+        out = tmp_path / f"{engine}.jsonl"
+        arguments = ("-b", str(path), "--data", str(GOLDEN / "roberta"), "--engine", engine, "-o", str(out), "-q")
+        assert exit_code("run", *arguments) == 0
+        answers.append([json.loads(line) for line in out.read_text().splitlines()])
+    ort, simulated = answers
+    assert capsys.readouterr().err == ""
+    assert len(ort) == len(simulated) > 10
+    for expected, found in zip(ort, simulated, strict=True):
+        np.testing.assert_allclose(numbers(found), numbers(expected), rtol=0, atol=1e-5)
+    assert trt.executed > len(ort) / 8
+    assert trt.device.leaks() == []
+
+
+def numbers(value: object) -> list[float]:
+    """All numbers in an answer, in order."""
+    if isinstance(value, dict):
+        return [number for key in sorted(value) for number in numbers(value[key])]
+    if isinstance(value, list):
+        return [number for each in value for number in numbers(each)]
+    return [float(value)] if isinstance(value, int | float) else []
 
 
 def test_without_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
