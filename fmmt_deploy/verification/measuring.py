@@ -19,9 +19,9 @@ from fmmt_deploy.benchmark.device import device_wait, seconds_of_call
 from fmmt_deploy.benchmark.report import report
 from fmmt_deploy.benchmark.run import Contender, measure
 from fmmt_deploy.benchmark.workload import meld_shaped
+from fmmt_deploy.bundle.products import matmul_flops
 from fmmt_deploy.engines.protocol import Array, Engines
 from fmmt_deploy.errors import FmmtError
-from fmmt_deploy.export.flops import matmul_flops
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.types import FACE_PIXELS, DataSet, GraphName
 from fmmt_deploy.verification.context import Context

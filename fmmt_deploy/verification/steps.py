@@ -59,12 +59,12 @@ def _engines(settings: Settings) -> Iterator[Step]:
             yield Step(f"cast {precision}", 120, cast, gpu=False, needs=("model",), leaves=leaves)
         for flavour in settings.flavours:
             yield from _built(flavour, precision, leaves)
-        for choice in others:
-            if set(choice.precisions.values()) == {precision}:
-                yield from _other(choice, leaves)
-    for choice in others:
-        if len(set(choice.precisions.values())) > 1 or not set(choice.precisions.values()) & set(settings.precisions):
-            yield from _other(choice, MEASURING_SECONDS)
+        early = [c for c in others if set(c.precisions.values()) == {precision} and c.kind != "torch-compiled"]
+        for choice in early:
+            yield from _other(choice, leaves)
+        others = [choice for choice in others if choice not in early]
+    for choice in others:  # in other precisions, or compiled, which takes minutes
+        yield from _other(choice, MEASURING_SECONDS)
 
 
 def _built(flavour: FlavourName, precision: Precision, leaves: float) -> Iterator[Step]:

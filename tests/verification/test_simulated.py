@@ -1,5 +1,6 @@
 """The whole of it, on a tiny model: without a GPU; with TensorRT and GPU simulated, and PyTorch and ORT on the CPU."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -120,6 +121,16 @@ def test_without_a_gpu_every_part_says_why(tmp_path: Path, monkeypatch: pytest.M
     for name in ("rates", "reference", "parity torch-cuda:fp16", "2 faces", "stages"):
         assert (outcomes[name].state, outcomes[name].exit_code) == ("unable", 3)
         assert "no NVIDIA GPU" in outcomes[name].why
+
+
+def test_a_model_is_made_from_a_checkout_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("fmmt_deploy.bundle.store.version", absent)
+    context = Context(settings_for("tiny", 60, tmp_path))
+    preparing.make_model(context)
+    assert context.bundle().manifest.tools["fmmt-deploy"] == "a checkout, not installed"
 
 
 def script(record: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fmmt_deploy.bundle.manifest import graphs_of
@@ -54,8 +55,7 @@ def engines_from_bundle(
     model = reference_from_bundle(bundle).to(device)
     graphs = graphs_of(model.architecture)
     if kind == "torch-compiled":
-        for graph in graphs:  # only the modules: around them, the reference looks at values
-            getattr(model, graph).compile(dynamic=True, backend=backend)
+        _compile(model, graphs, backend)
     engines: dict[GraphName, Engine] = {g: DeviceEngine(g, model, device, precisions[g]) for g in graphs}
     return Engines(kind, engines, precisions, DEVICE_FACE_BATCH)
 
@@ -104,6 +104,20 @@ def check_cuda(what: str) -> None:
         why=why if built else "This PyTorch is built without CUDA.",
         fix="Run it on a machine with a GPU; on a CPU use --engine ort or torch.",
     )
+
+
+def _compile(model: ReferenceModel, graphs: Iterable[GraphName], backend: str) -> None:
+    """Has each graph's layers compiled when they first run, for any size, and once more for a batch of one.
+
+    Layers that are alike are compiled one for all, which takes seconds instead of minutes. Swin's differ from stage to
+    stage, more than PyTorch keeps of one kind, so that it is compiled whole.
+    """
+    for graph in graphs:
+        whole = getattr(model, graph)
+        lists = [m for name, m in whole.named_modules() if name.rpartition(".")[2] in ("layer", "layers")]
+        layers = [layer for each in lists for layer in each] if graph != "swin" else [whole]
+        for layer in layers:
+            layer.compile(dynamic=True, backend=backend)
 
 
 def _check_precisions(kind: EngineKind, precisions: Precisions) -> None:

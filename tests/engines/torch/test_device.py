@@ -64,6 +64,20 @@ def test_float32_is_the_reference(tiny_bundle: Bundles, model: str, kind: Engine
                 np.testing.assert_allclose(found[name].astype(float), expected.astype(float), rtol=0, atol=1e-6)
 
 
+def test_layers_that_are_alike_are_compiled_once(tiny_bundle: Bundles) -> None:
+    """PyTorch counts the graphs: two sizes and two layers make one, and a batch of one makes one more."""
+    from torch._dynamo.utils import counters
+
+    bundle = tiny_bundle("roberta")
+    inputs = self_test(bundle)["plm"].inputs
+    torch.compiler.reset()
+    counters.clear()
+    with on_cpu(bundle, "torch-compiled") as engines:
+        for rows, tokens, graphs in ((2, 96, 1), (2, 50, 1), (1, 50, 2), (1, 70, 2), (2, 96, 2)):
+            engines["plm"].run({name: array[:rows, :tokens] for name, array in inputs.items()})
+            assert counters["stats"]["unique_graphs"] == graphs
+
+
 def test_outputs_pass_from_graph_to_graph_without_copies(tiny_bundle: Bundles) -> None:
     bundle = tiny_bundle("roberta")
     stages = self_test(bundle)
@@ -153,6 +167,7 @@ def test_without_a_gpu(tiny_bundle: Bundles, kind: EngineKind, capsys: pytest.Ca
         open_engines(bundle, kind)
     assert exit_code("parity", "-b", str(bundle.path), "--engine", kind) == 3
     assert f"error: {kind} needs an NVIDIA GPU" in capsys.readouterr().err
+    assert exit_code("parity", "-b", str(bundle.path), "--engine", "ort", "--reference", "torch-cuda") == 3
 
 
 def test_a_driver_that_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
