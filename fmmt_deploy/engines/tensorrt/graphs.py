@@ -16,6 +16,7 @@ from fmmt_deploy.engines.tensorrt.device import CaptureError, DeviceError
 from fmmt_deploy.engines.tensorrt.program import Context, Program
 from fmmt_deploy.engines.tensorrt.session import Session
 from fmmt_deploy.engines.tensorrt.shaped import Shaped
+from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = ["MOST_GRAPHS", "Graphs"]
 
@@ -57,24 +58,29 @@ class Graphs:
         return self._most > 0
 
     def wants(self, shaped: Shaped) -> bool:
-        """Whether a run of this shape, which is counted, is for `run`."""
+        """Whether a run of this shape, which is counted, is for `run`; makes what that needs."""
         shaped.runs += 1
-        return self._most > 0 and shaped.runs >= shaped.patience
+        if shaped in self._captured:
+            self._captured.move_to_end(shaped)
+            return True
+        if self._most <= 0 or shaped.runs < shaped.patience:
+            return False
+        try:
+            self._add(shaped)
+        except EnvironmentProblem as error:  # memory is short; it can still be computed without a graph
+            self._give_up(f"{error.what} {error.why}")
+        return self._most > 0
 
     def run(self, shaped: Shaped, packed: int, others: Sequence[int], targets: Sequence[int]) -> None:
         """Does one run on the compute stream; afterwards, inputs may be overwritten in the order of that stream.
 
         Args:
-            shaped: The shape.
+            shaped: The shape, which `wants` was asked about just before.
             packed: Where the inputs from the host lie, as `shaped.packed` lays them out.
             others: Where each of the other inputs lies.
             targets: Where each output is to go.
         """
-        captured = self._captured.get(shaped)
-        if captured is None:
-            captured = self._added(shaped)
-        else:
-            self._captured.move_to_end(shaped)
+        captured = self._captured[shaped]
         session, device, stream = self._session, self._session.device, self._session.compute
         start = captured.inputs.address
         if shaped.packed.size_bytes:
@@ -102,8 +108,8 @@ class Graphs:
             self._retire(self._captured.popitem())
         self._bury()
 
-    def _added(self, shaped: Shaped) -> _Captured:
-        """A context and memory for a shape. Its first run is an ordinary one: TensorRT needs that before a capture."""
+    def _add(self, shaped: Shaped) -> None:
+        """Makes a context and memory for a shape, whose first run is an ordinary one: TensorRT needs it before a capture."""
         while len(self._captured) >= self._most:
             old, captured = self._captured.popitem(last=False)
             old.patience, old.runs = 2 * old.patience, 0  # or shapes that come in turn would be captured at every call
@@ -113,8 +119,7 @@ class Graphs:
         inputs = self._session.blocks.take(shaped.packed.size_bytes + shaped.others.size_bytes)
         outputs = self._session.blocks.take(shaped.outputs.size_bytes)
         shaped.bind(context, inputs.address, inputs.address + shaped.packed.size_bytes, outputs.address)
-        captured = self._captured[shaped] = _Captured(context, inputs, outputs)
-        return captured
+        self._captured[shaped] = _Captured(context, inputs, outputs)
 
     def _capture(self, captured: _Captured) -> None:
         device, stream = self._session.device, self._session.compute

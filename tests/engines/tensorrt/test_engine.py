@@ -389,14 +389,13 @@ def unaligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first run of a context is captured."""
-    added = graphs.Graphs._added
+    add = graphs.Graphs._add
 
-    def captured_at_once(self: graphs.Graphs, shaped: Any) -> Any:
-        captured = added(self, shaped)
-        self._capture(captured)
-        return captured
+    def captured_at_once(self: graphs.Graphs, shaped: Any) -> None:
+        add(self, shaped)
+        self._capture(self._captured[shaped])
 
-    monkeypatch.setattr(graphs.Graphs, "_added", captured_at_once)
+    monkeypatch.setattr(graphs.Graphs, "_add", captured_at_once)
 
 
 def shared_context(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ import pytest
 from fmmt_deploy.bundle.selftest import read_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import graphs
+from fmmt_deploy.engines.tensorrt.device import OutOfMemoryError
 from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.engines.tensorrt.load import RunOptions
+from fmmt_deploy.engines.tensorrt.program import Context, Program
 from tests.engines.tensorrt.simulated import SimulatedTensorRT, simulated_engines
 from tests.engines.tensorrt.simulated_device import SimulatedDevice, SimulationError
 
@@ -71,7 +73,7 @@ def test_contexts_of_graphs_that_were_let_go_are_freed(tiny_bundle: Bundles, trt
     assert len(trt.contexts) == 0
 
 
-@pytest.mark.parametrize("problem", ["not capturable", "spoilt", "refused"])
+@pytest.mark.parametrize("problem", ["not capturable", "spoilt", "refused", "no memory"])
 def test_where_no_graph_can_be_made(
     tiny_bundle: Bundles,
     trt: SimulatedTensorRT,
@@ -95,6 +97,15 @@ def test_where_no_graph_can_be_made(
 
         monkeypatch.setattr(SimulatedDevice, "begin_capture", refusing)
         monkeypatch.setattr(SimulatedDevice, "end_capture", ended)
+    if problem == "no memory":
+        create = Program.create_context
+
+        def short(self: Program, profile: int, *, one_shape: bool = False) -> Context:
+            if one_shape:
+                raise OutOfMemoryError("The GPU has no memory left.")
+            return create(self, profile)
+
+        monkeypatch.setattr(Program, "create_context", short)
     with caplog.at_level(logging.WARNING):
         assert runs(tiny_bundle("unimodal"), trt, [1, 1, 1, 1, 2, 2, 2]) == [0] * 7
     said = [record.getMessage() for record in caplog.records if record.name == graphs.__name__]
