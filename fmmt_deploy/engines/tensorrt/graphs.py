@@ -109,7 +109,7 @@ class Graphs:
         self._bury()
 
     def _add(self, shaped: Shaped) -> None:
-        """Makes a context and memory for a shape, whose first run is an ordinary one: TensorRT needs it before a capture."""
+        """Makes a context and memory for a shape; its first run is an ordinary one: a capture needs one before it."""
         while len(self._captured) >= self._most:
             old, captured = self._captured.popitem(last=False)
             old.patience, old.runs = 2 * old.patience, 0  # or shapes that come in turn would be captured at every call
