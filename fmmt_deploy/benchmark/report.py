@@ -12,8 +12,8 @@ from fmmt_deploy.benchmark.run import Measurement
 from fmmt_deploy.benchmark.statistics import LatencySummary, Ratio, format_ms, format_ratio, paired_ratio, summarise
 from fmmt_deploy.benchmark.ways import PUBLISHED_TOKENS
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
+from fmmt_deploy.bundle.products import matmul_flops
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.export.flops import matmul_flops
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet
 

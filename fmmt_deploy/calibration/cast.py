@@ -14,6 +14,7 @@ import onnx
 from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.bundle.products import flops_share, products_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import PASS
 from fmmt_deploy.calibration.ranges import RangeAudit, TensorRange
@@ -24,7 +25,6 @@ from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.host import arrays_from_values
 from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine
 from fmmt_deploy.errors import BundleError, PrecisionError, UsageError
-from fmmt_deploy.export.flops import shares_of_flops
 from fmmt_deploy.types import GraphName
 
 __all__ = [
@@ -123,7 +123,7 @@ def shares_of(typed: TypedGraph) -> dict[Precision, float]:
         PrecisionError: A product's shape or type can't be inferred.
     """
     try:
-        return shares_of_flops(typed.model)
+        return flops_share(products_of(typed.model))
     except ValueError as error:
         raise PrecisionError(f"The FLOPs of {typed.graph} can't be told: {error}.") from error
 

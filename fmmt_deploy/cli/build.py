@@ -103,13 +103,14 @@ def _chosen(precisions: Mapping[GraphName, Precision], graphs: Sequence[str] | N
 
 def _check_requirements(bundle: Bundle, keys: Sequence[EngineKey], requirements: Sequence[Requirement]) -> None:
     """Before anything is built: what the graphs ask for."""
+    from fmmt_deploy.bundle.products import flops_share, products_of
     from fmmt_deploy.calibration.requirements import check_requirement
-    from fmmt_deploy.engines.tensorrt.products import flops_share, products_of
+    from fmmt_deploy.engines.tensorrt.profiles import usual_sizes
 
     for requirement in requirements:
         for key in [key for key in keys if key.precision == requirement.precision] or keys:
             path = bundle.graph(key.graph, key.precision)
-            shares = flops_share(products_of(path, key.profiles[0]))
+            shares = flops_share(products_of(path, usual_sizes(key.profiles[0])))
             check_requirement(requirement, shares, f"{key.graph} {key.precision}")
 
 

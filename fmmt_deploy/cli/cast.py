@@ -149,9 +149,9 @@ def _inputs(case: Case) -> dict[GraphName, Inputs]:
 
 
 def _document(planned: Sequence[TypedGraph], ranges: Ranges) -> dict[str, object]:
+    from fmmt_deploy.bundle.products import constant_bytes
     from fmmt_deploy.calibration.cast import shares_of, typed_files
     from fmmt_deploy.calibration.ranges import JUDGE
-    from fmmt_deploy.export.flops import constant_bytes
 
     graphs = [
         {
@@ -190,8 +190,8 @@ def _parts(planned: Sequence[TypedGraph], ranges: Ranges, path: Path, audited: s
 
 
 def _summary(planned: Sequence[TypedGraph], ranges: Ranges, title: str) -> Table:
+    from fmmt_deploy.bundle.products import constant_bytes
     from fmmt_deploy.calibration.cast import shares_of
-    from fmmt_deploy.export.flops import constant_bytes
 
     rows = []
     for typed in planned:

@@ -10,9 +10,8 @@ from pathlib import Path
 import onnx
 
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.products import matmul_flops, weight_bytes
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.errors import BundleError
-from fmmt_deploy.export.flops import matmul_flops, weight_bytes
 from fmmt_deploy.types import GraphName
 
 __all__ = ["GraphCost", "Workload", "costs_of_bundle"]
@@ -84,12 +83,7 @@ def costs_of_bundle(bundle: Bundle, workload: Workload) -> tuple[GraphCost, ...]
 def _cost(path: Path, graph: GraphName, precision: Precision, workload: Workload) -> GraphCost:
     dims = {"faces": 1, "dialogues": 1, "utterances": 1, "tokens": workload.tokens}
     units = workload.units(graph)
-    try:
-        flops, inputs = matmul_flops(path, dims), _input_bytes(path, dims)
-    except (KeyError, ValueError) as error:
-        raise BundleError(
-            f"The cost of {path} can't be told: {error}.", fix="Export the bundle again with `fmmt export`.", path=path
-        ) from error
+    flops, inputs = matmul_flops(path, dims), _input_bytes(path, dims)
     return GraphCost(graph, precision, UNITS[graph], flops, flops * units, inputs * units, weight_bytes(path))
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.products import flops_by_precision, flops_share, products_of
 from fmmt_deploy.bundle.selftest import read_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import GraphView, decide
@@ -22,7 +23,6 @@ from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.ort.load import engine_from_onnx as ort_engine_from_onnx
 from fmmt_deploy.errors import BundleError, PrecisionError
 from fmmt_deploy.export.export import graph_from_weights
-from fmmt_deploy.export.flops import flops_by_precision, shares_of_flops
 from fmmt_deploy.parity.run import accept_graph
 from fmmt_deploy.training.loading import parts_of_model
 from fmmt_deploy.training.model import ReferenceModel
@@ -186,11 +186,13 @@ def test_share_of_flops_at_full_size(tmp_path: Path, graph: GraphName, precision
     weights = hollow_weights(part, tmp_path / f"{graph}.safetensors")
     onnx.save(graph_from_weights(PRESETS["full"], graph, weights, 1.0, 0.2), tmp_path / f"{graph}.onnx")
     typed = typed_graph(graph, tmp_path / f"{graph}.onnx", precision)
-    shares = shares_of_flops(typed.model)
+    shares = flops_share(products_of(typed.model))
     assert shares[precision] >= 0.99
     assert sum(shares.values()) == pytest.approx(1)
     original = onnx.load(tmp_path / f"{graph}.onnx", load_external_data=False)
-    assert sum(flops_by_precision(typed.model).values()) == flops_by_precision(original)["fp32"]
+    assert (
+        sum(flops_by_precision(products_of(typed.model)).values()) == flops_by_precision(products_of(original))["fp32"]
+    )
     assert typed.weights.size_bytes < 0.55 * (tmp_path / f"{graph}.safetensors").stat().st_size
 
 

@@ -16,10 +16,10 @@ from onnx import numpy_helper
 from safetensors import safe_open
 
 from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.bundle.products import matmul_flops, weight_bytes
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.export.builder import WeightFile
 from fmmt_deploy.export.export import graph_from_weights
-from fmmt_deploy.export.flops import matmul_flops, weight_bytes
 from fmmt_deploy.training.loading import parts_of_model
 from fmmt_deploy.training.model import ReferenceModel
 from fmmt_deploy.training.presets import PRESETS

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fmmt_deploy.bundle.products import Product, products_of
 from fmmt_deploy.engines.tensorrt.flavour import (
     FlavourName,
     collected,
@@ -22,8 +23,7 @@ from fmmt_deploy.engines.tensorrt.flavour import (
 from fmmt_deploy.engines.tensorrt.layers import EngineLayer, layers_from_log
 from fmmt_deploy.engines.tensorrt.network import NetworkFacts, check_network, facts_of_network
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
-from fmmt_deploy.engines.tensorrt.products import Product, products_of
-from fmmt_deploy.engines.tensorrt.profiles import Profile, shapes_of
+from fmmt_deploy.engines.tensorrt.profiles import Profile, shapes_of, usual_sizes
 from fmmt_deploy.engines.tensorrt.refusals import build_refused, graph_refused, profile_refused
 from fmmt_deploy.engines.tensorrt.target import Target
 from fmmt_deploy.types import GraphName
@@ -88,14 +88,13 @@ def plan_from_onnx(
     """
     trt = import_flavour(flavour)
     started = time.monotonic()
-    products = products_of(path, profiles[0])
     with collected(trt) as messages:
         builder, errors = trt.Builder(logger(trt)), error_recorder(trt)
         network = create_network(trt, builder)
         parser = trt.OnnxParser(network, logger(trt))
         if not parser.parse_from_file(str(path)):
             raise graph_refused(graph, path, flavour, parser, messages)
-        facts = facts_of_network(network)
+        facts, products = facts_of_network(network), products_of(path, usual_sizes(profiles[0]))
         check_network(path, facts, products)
         config = _configured(trt, builder, flavour, options, target)
         _add_profiles(builder, config, graph, path, profiles)

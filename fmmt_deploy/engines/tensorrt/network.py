@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.engines.tensorrt.products import Product
+from fmmt_deploy.bundle.products import Product
 from fmmt_deploy.errors import BundleError, PrecisionError
 
 __all__ = ["NetworkFacts", "TensorFacts", "check_network", "facts_of_network", "onnx_nodes"]

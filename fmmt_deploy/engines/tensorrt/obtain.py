@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.products import flops_share
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.build import Plan, Progress, plan_from_onnx
 from fmmt_deploy.engines.tensorrt.cache import (
@@ -23,7 +24,6 @@ from fmmt_deploy.engines.tensorrt.cache import (
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, import_flavour
 from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
-from fmmt_deploy.engines.tensorrt.products import flops_share
 from fmmt_deploy.engines.tensorrt.profiles import Profiles
 from fmmt_deploy.engines.tensorrt.realised import Realised, inspected, layers_from_inspector, realised_from_layers
 from fmmt_deploy.engines.tensorrt.sealed import only_builder

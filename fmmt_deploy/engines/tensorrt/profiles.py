@@ -34,6 +34,7 @@ __all__ = [
     "read_profiles",
     "shapes_of",
     "toml_from_profiles",
+    "usual_sizes",
 ]
 
 DIMENSIONS: Mapping[GraphName, tuple[str, ...]] = {
@@ -173,6 +174,11 @@ def toml_from_profiles(profiles: Profiles, comment: str = "") -> str:
             lines += [""] * bool(lines) + [f"[[{graph}]]"]
             lines += [f"{name} = [{sizes.min}, {sizes.opt}, {sizes.max}]" for name, sizes in profile.items()]
     return "\n".join(lines) + "\n"
+
+
+def usual_sizes(profile: Profile) -> dict[str, int]:
+    """The usual size of each dimension."""
+    return {name: sizes.opt for name, sizes in profile.items()}
 
 
 def shapes_of(path: Path, profile: Profile) -> Shapes:

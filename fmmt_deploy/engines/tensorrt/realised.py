@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
+from fmmt_deploy.bundle.products import Product
 from fmmt_deploy.engines.tensorrt.flavour import logger
 from fmmt_deploy.engines.tensorrt.layers import EngineLayer
 from fmmt_deploy.engines.tensorrt.network import onnx_nodes
-from fmmt_deploy.engines.tensorrt.products import Product
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 

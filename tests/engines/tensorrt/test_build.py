@@ -12,16 +12,15 @@ import pytest
 import tensorrt_rtx as trt
 
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
+from fmmt_deploy.bundle.products import Product, flops_share, matmul_flops, products_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import build
 from fmmt_deploy.engines.tensorrt.build import Plan, plan_from_onnx
 from fmmt_deploy.engines.tensorrt.network import NetworkFacts, check_network, facts_of_network
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
-from fmmt_deploy.engines.tensorrt.products import Product, flops_share, products_of
-from fmmt_deploy.engines.tensorrt.profiles import Range, default_profiles
+from fmmt_deploy.engines.tensorrt.profiles import Range, default_profiles, usual_sizes
 from fmmt_deploy.engines.tensorrt.target import PORTABLE, Target
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, PrecisionError, UsageError
-from fmmt_deploy.export.flops import matmul_flops
 from tests.cli.running import REPOSITORY
 from tests.engines.tensorrt import graphs
 from tests.engines.tensorrt.graphs import PROFILE
@@ -197,7 +196,7 @@ def facts(path: Path) -> NetworkFacts:
 )
 def test_another_type_than_asked_for(tmp_path: Path, products: dict[str, set[str]], message: str) -> None:
     path = graphs.typed(tmp_path / "g.onnx")
-    found, asked = facts(path), products_of(path, PROFILE)
+    found, asked = facts(path), products_of(path, usual_sizes(PROFILE))
     check_network(path, found, asked)
     wrong = replace(found, products={node: frozenset(types) for node, types in products.items()})
     with pytest.raises(PrecisionError, match=message) as caught:
@@ -215,7 +214,7 @@ def test_another_type_than_asked_for(tmp_path: Path, products: dict[str, set[str
 )
 def test_other_inputs(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = graphs.typed(tmp_path / "g.onnx")
-    found, asked = facts(path), products_of(path, PROFILE)
+    found, asked = facts(path), products_of(path, usual_sizes(PROFILE))
     with pytest.raises(BundleError, match=message):
         check_network(path, replace(found, inputs=(replace(found.inputs[0], **change),)), asked)
 
@@ -316,6 +315,6 @@ def test_timing_cache(content: bytes | None, used: bytes) -> None:
 
 
 def test_the_precision_of_a_graph_is_its_own(tmp_path: Path) -> None:
-    share: dict[Precision, float] = flops_share(products_of(graphs.typed(tmp_path / "g.onnx"), PROFILE))
+    share: dict[Precision, float] = flops_share(products_of(graphs.typed(tmp_path / "g.onnx"), usual_sizes(PROFILE)))
     assert sum(share.values()) == pytest.approx(1)
     assert flops_share(()) == {}

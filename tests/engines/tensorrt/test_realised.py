@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import tensorrt_rtx
 
+from fmmt_deploy.bundle.products import Product
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import obtain
 from fmmt_deploy.engines.tensorrt.build import Plan, plan_from_onnx
 from fmmt_deploy.engines.tensorrt.layers import EngineLayer
 from fmmt_deploy.engines.tensorrt.network import NetworkFacts
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
-from fmmt_deploy.engines.tensorrt.products import Product
 from fmmt_deploy.engines.tensorrt.profiles import default_profiles
 from fmmt_deploy.engines.tensorrt.realised import Surprise, layers_from_inspector, realised_from_layers
 from fmmt_deploy.engines.tensorrt.target import PORTABLE

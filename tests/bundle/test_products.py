@@ -6,7 +6,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fmmt_deploy.export.flops import flops_by_precision, matmul_flops, shares_of_flops, weight_bytes
+from fmmt_deploy.bundle.products import flops_by_precision, flops_share, matmul_flops, products_of, weight_bytes
+from fmmt_deploy.errors import BundleError
 
 FLOAT, HALF, BFLOAT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 
@@ -31,14 +32,14 @@ def model(low: int, weight: int) -> onnx.ModelProto:
 @pytest.mark.parametrize(("kind", "name"), [(HALF, "fp16"), (BFLOAT, "bf16")])
 def test_each_product_counts_for_its_type(tmp_path: Path, kind: int, name: str) -> None:
     made = model(kind, kind)
-    assert flops_by_precision(made, {"faces": 3}) == {"fp32": 2 * 3 * 8 * 4, name: 2 * 3 * 4 * 16}
-    assert shares_of_flops(made, {"faces": 5}) == {name: pytest.approx(2 / 3), "fp32": pytest.approx(1 / 3)}
-    assert next(iter(shares_of_flops(made))) == name
+    assert flops_by_precision(products_of(made, {"faces": 3})) == {"fp32": 2 * 3 * 8 * 4, name: 2 * 3 * 4 * 16}
+    assert flops_share(products_of(made, {"faces": 5})) == {name: pytest.approx(2 / 3), "fp32": pytest.approx(1 / 3)}
+    assert next(iter(flops_share(products_of(made)))) == name
     onnx.save(made, tmp_path / "g.onnx")
     assert weight_bytes(tmp_path / "g.onnx") == 4 * 32 + 2 * 64
     assert matmul_flops(tmp_path / "g.onnx", {"faces": 3}) == 576
 
 
 def test_mixed_types_are_no_precision() -> None:
-    with pytest.raises(ValueError, match=r"second should multiply numbers of one .* type, found FLOAT, FLOAT16"):
-        flops_by_precision(model(HALF, FLOAT), {"faces": 3})
+    with pytest.raises(BundleError, match=r"second .*should multiply numbers of one .* type, found FLOAT, FLOAT16"):
+        products_of(model(HALF, FLOAT), {"faces": 3})
