@@ -105,6 +105,7 @@ class Engines:
         engines: One a graph.
         precisions: The precision of each graph; default float32.
         face_batch: Faces that go through `swin` together; None leaves it to the engine.
+        token_multiple: Texts are padded to a multiple of so many tokens: more than 1 where every new shape costs.
     """
 
     def __init__(
@@ -113,8 +114,9 @@ class Engines:
         engines: Mapping[GraphName, Engine],
         precisions: Precisions | None = None,
         face_batch: int | None = HOST_FACE_BATCH,
+        token_multiple: int = 1,
     ) -> None:
-        self.kind, self.face_batch = kind, face_batch
+        self.kind, self.face_batch, self.token_multiple = kind, face_batch, token_multiple
         self.precisions = precisions or float32(engines)
         self._engines = dict(engines)
 

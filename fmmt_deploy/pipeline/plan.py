@@ -63,10 +63,17 @@ def plan_groups(
     return (*groups, _group(pending)) if pending else tuple(groups)
 
 
-def padded_tokens(windows: Iterable[IntArray]) -> tuple[IntArray, IntArray]:
-    """Ids (D, T), padded with 0 to the longest, and their mask."""
+def padded_tokens(windows: Iterable[IntArray], multiple: int = 1, most: int | None = None) -> tuple[IntArray, IntArray]:
+    """Ids (D, T), padded with 0, and their mask.
+
+    Args:
+        windows: The tokens of each.
+        multiple: T is the longest's length, or the next multiple of this.
+        most: T is never more than this, which no window exceeds; default no limit.
+    """
     rows = list(windows)
-    longest = max(len(row) for row in rows)
+    longest = -(-max(len(row) for row in rows) // multiple) * multiple
+    longest = longest if most is None else min(longest, most)
     ids = np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
     lengths = np.array([[len(row)] for row in rows])
     return ids, (np.arange(longest) < lengths).astype(np.int64)

@@ -166,7 +166,8 @@ class Pipeline:
     def encode(self, group: Group) -> Tensor:
         """Token states (D, T, H) of a group's text."""
         with self._clock("plm"):
-            ids, mask = padded_tokens(group.windows)
+            most = None if self.architecture.plm is None else self.architecture.plm.max_tokens
+            ids, mask = padded_tokens(group.windows, self.engines.token_multiple, most)
             return self.engines["plm"].start({"input_ids": ids, "attention_mask": mask})["token_states"]
 
     def fuse(self, step: Step, token_states: Value, noise: Noise = no_noise) -> list[Prediction]:

@@ -201,5 +201,5 @@ def test_a_contender_that_fails_is_dropped_and_the_others_go_on(tmp_path: Path) 
     assert len(measured[0].dialogues_ms) == 2  # enough was asked after the first whole round
     with pytest.raises(UsageError, match="no engine"):
         measure(contenders, dataset, 1, {})
-    none, _ = measure(contenders[1:], dataset, 1, {}, enough=lambda: True, dropped=lambda c, e: dropped.append(e.what))
+    none, _ = measure(contenders[1:], dataset, 1, {}, enough=lambda: True, dropped=lambda _, e: dropped.append(e.what))
     assert (none, dropped[-1]) == ([], "There was no time to warm it up.")

@@ -126,6 +126,8 @@ def _configured(trt: Any, builder: Any, flavour: FlavourName, options: BuildOpti
     config.clear_flag(trt.BuilderFlag.TF32)  # its 10 bits of mantissa are not float32
     if options.workspace_bytes:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if flavour == "trt-rtx":  # contexts get their memory from us anyhow; without this it refuses CUDA graphs
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if flavour == "trt-rtx" and target.gpu:
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
