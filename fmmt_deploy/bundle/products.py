@@ -61,7 +61,7 @@ def products_of(graph: Path | onnx.ModelProto, dims: Mapping[str, int] = TYPICAL
         dims: A number for each named dimension of its inputs.
 
     Raises:
-        BundleError: It is not an ONNX file, the shape or type of a product can't be inferred, or it multiplies two types.
+        BundleError: It is not an ONNX file; or the shape or type of a product can't be inferred, or is of two types.
     """
     model = onnx.ModelProto()
     model.CopyFrom(_loaded(graph) if isinstance(graph, Path) else graph)
