@@ -50,8 +50,8 @@ class Table:
 
     def __str__(self) -> str:
         body = [[str(cell) for cell in row] for row in self.rows]
-        right = [_is_numeric(column) for column in zip(*body, strict=True)]
         lines = ([list(self.columns)] if self.columns else []) + body
+        right = [_is_numeric(column[bool(self.columns) :]) for column in zip(*lines, strict=True)]
         widths = _widths(lines)
         text = [line for row in lines for line in _row_lines(row, widths, right)]
         return "\n".join([self.title, *text] if self.title else text)

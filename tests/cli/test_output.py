@@ -27,6 +27,7 @@ def test_table() -> None:
         "prepare    3.25  –",
     ]
     assert str(Table("", (), [])) == ""
+    assert str(Table("Changed", ("name", "size"), [])) == "Changed\nname  size"
 
 
 @settings(max_examples=60, deadline=None)
