@@ -77,7 +77,10 @@ def profile_data(
     check_padded_axes(session.architecture, {"audio": audio, "vision": vision, "text": text})
     dataset = session.dataset(data, split, faces_dir, limit)
     lengths = lengths_of(session.bundle, dataset, batch_size)
-    paddings = {"tokens": text_paddings(lengths, buckets), "faces": face_paddings(lengths, buckets, face_batch)}
+    paddings = {
+        "tokens": text_paddings(lengths, session.architecture, buckets),
+        "faces": face_paddings(lengths, buckets, face_batch),
+    }
     profiles = profiles_from_lengths(lengths, session.architecture, buckets, face_batch, dataset.source)
     if out is not None and not dry_run:
         write_text(out, toml_from_profiles(profiles, _comment(dataset, lengths, buckets)), force)

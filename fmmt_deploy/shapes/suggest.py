@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from fmmt_deploy.architecture import Architecture
-from fmmt_deploy.engines.tensorrt.profiles import Profile, Profiles, Range
+from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE, Profile, Profiles, Range
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.shapes.lengths import Lengths, distribution
 from fmmt_deploy.shapes.padding import Padding, batched, best_buckets, bucketed, stepped
@@ -73,11 +73,12 @@ def profiles_from_lengths(
     if architecture.plm is None or architecture.fusion is None:
         return Profiles(source, {"unimodal": ({"utterances": utterances},)})
     longest = architecture.plm.max_tokens
-    usual = distribution("", [tokens for _, tokens in lengths.groups]).p50
-    dialogues = Range(1, distribution("", [d for d, _ in lengths.groups]).p50, most)
+    groups = _groups_run(lengths, longest)
+    usual = distribution("", [tokens for _, tokens in groups]).p50
+    dialogues = Range(1, distribution("", [d for d, _ in groups]).p50, most)
     packed = most * architecture.vision_length
     faces = max(1, distribution("", lengths.step_faces).p50)
-    edges = _group_edges(lengths, buckets)
+    edges = _group_edges(groups, buckets)
     fusion: Profile = {
         "utterances": utterances,
         "dialogues": dialogues,
@@ -92,17 +93,19 @@ def profiles_from_lengths(
     return Profiles(source, graphs)
 
 
-def text_paddings(lengths: Lengths, buckets: int) -> list[Padding]:
+def text_paddings(lengths: Lengths, architecture: Architecture, buckets: int) -> list[Padding]:
     """Tokens that each choice computes: as the pipeline groups, in other batches, in buckets one text at a time."""
-    if not lengths.texts:
+    if architecture.plm is None or not lengths.texts:
         return []
-    tokens, weights = [t for _, t in lengths.groups], [d for d, _ in lengths.groups]
+    groups = _groups_run(lengths, architecture.plm.max_tokens)
+    tokens, weights = [t for _, t in groups], [d for d, _ in groups]
     real = sum(lengths.texts)
-    grouped = sum(t * d for d, t in lengths.groups)
-    chosen = bucketed(tokens, _group_edges(lengths, buckets), weights)
+    grouped, padded = (sum(t * d for d, t in each) for each in (lengths.groups, groups))
+    chosen = bucketed(tokens, _group_edges(groups, buckets), weights)
     counts = sorted({*BUCKETS, buckets})
     return [
         Padding(f"as `fmmt run` groups them, {lengths.batch_size} utterances", real, grouped),
+        Padding(f"the same, padded to multiples of {TOKEN_MULTIPLE}, as TensorRT's engines run them", real, padded),
         Padding(f"the same, padded to {chosen.choice}", real, chosen.processed),
         *(batched(lengths.texts, batch, in_order=True) for batch in BATCHES),
         *(batched(lengths.texts, batch, in_order=False) for batch in BATCHES),
@@ -129,8 +132,13 @@ def face_chunks(lengths: Lengths, face_batch: int) -> list[int]:
     return full + [faces % face_batch for faces in lengths.step_faces if faces % face_batch]
 
 
-def _group_edges(lengths: Lengths, buckets: int) -> tuple[int, ...]:
-    return best_buckets([t for _, t in lengths.groups], buckets, [d for d, _ in lengths.groups])
+def _groups_run(lengths: Lengths, longest: int) -> list[tuple[int, int]]:
+    """Dialogues and tokens of each group as TensorRT's engines get it: see `TOKEN_MULTIPLE`."""
+    return [(d, min(-(-t // TOKEN_MULTIPLE) * TOKEN_MULTIPLE, longest)) for d, t in lengths.groups]
+
+
+def _group_edges(groups: Sequence[tuple[int, int]], buckets: int) -> tuple[int, ...]:
+    return best_buckets([t for _, t in groups], buckets, [d for d, _ in groups])
 
 
 def _face_edges(lengths: Lengths, buckets: int, face_batch: int) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import pytest
 
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.tensorrt.profiles import Profiles, profiles_from_toml, toml_from_profiles
+from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE, Profiles, profiles_from_toml, toml_from_profiles
 from fmmt_deploy.errors import DataError, UsageError
+from fmmt_deploy.pipeline.plan import padded_tokens
 from fmmt_deploy.shapes.lengths import Lengths, distribution, lengths_of
 from fmmt_deploy.shapes.suggest import check_padded_axes, face_chunks, profiles_from_lengths, text_paddings
 from fmmt_deploy.training.presets import PRESETS
@@ -34,6 +35,11 @@ def fits(profiles: Profiles, graph: str, **sizes: int) -> bool:
     return any(
         all(sizes[n] in size for n, size in p.items()) for g, ps in profiles.graphs.items() for p in ps if g == graph
     )
+
+
+def padded(tokens: int) -> int:
+    """As `Pipeline.encode` gives them to TensorRT's engines."""
+    return padded_tokens([np.zeros(tokens, np.int64)], TOKEN_MULTIPLE, 512)[0].shape[1]
 
 
 def test_lengths_are_those_that_run(lengths: Lengths, dataset: DataSet) -> None:
@@ -65,6 +71,7 @@ def test_whatever_runs_fits_a_profile(lengths: Lengths, buckets: int) -> None:
     profiles = profiles_from_lengths(lengths, TINY, buckets, face_batch=16, source="here")
     for dialogues, tokens in lengths.groups:
         assert fits(profiles, "plm", dialogues=dialogues, tokens=tokens)
+        assert fits(profiles, "plm", dialogues=dialogues, tokens=padded(tokens))
         for utterances, faces in zip(lengths.utterances, lengths.step_faces, strict=True):
             sizes = {"utterances": utterances, "dialogues": dialogues, "tokens": tokens, "faces": max(1, faces)}
             assert fits(profiles, "fusion", **sizes)
@@ -72,7 +79,7 @@ def test_whatever_runs_fits_a_profile(lengths: Lengths, buckets: int) -> None:
     assert fits(profiles, "plm", dialogues=8, tokens=512)  # other data may be longer
     assert fits(profiles, "plm", dialogues=1, tokens=2)
     assert fits(profiles, "fusion", utterances=8, dialogues=8, tokens=512, faces=8 * 6)
-    assert len(profiles.of("plm")) == min(buckets, len({tokens for _, tokens in lengths.groups}))
+    assert len(profiles.of("plm")) == min(buckets, len({padded(tokens) for _, tokens in lengths.groups}))
     assert profiles_from_toml(toml_from_profiles(profiles, "a comment"), TINY, "here") == profiles
 
 
@@ -81,7 +88,14 @@ def test_profiles_meet_without_overlap(lengths: Lengths) -> None:
     assert tokens[0].min == 2
     assert [after.min for after in tokens[1:]] == [before.max + 1 for before in tokens[:-1]]
     assert tokens[-1].max == 512
-    assert tokens[-1].opt == max(lengths.texts)  # fastest at the longest that is there, not that could be
+    assert tokens[-1].opt == padded(max(lengths.texts))  # fastest at the longest that is there, not that could be
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 4])
+def test_profiles_are_fastest_at_sizes_that_run(lengths: Lengths, buckets: int) -> None:
+    profiles = profiles_from_lengths(lengths, TINY, buckets, 64, "here")
+    run = {padded(tokens) for _, tokens in lengths.groups}
+    assert {profile["tokens"].opt for profile in (*profiles.of("plm"), *profiles.of("fusion"))} <= run
 
 
 def test_faces_are_cut_into_batches(lengths: Lengths) -> None:
@@ -93,19 +107,21 @@ def test_faces_are_cut_into_batches(lengths: Lengths) -> None:
 
 
 def test_paddings_agree_with_numpy(lengths: Lengths) -> None:
-    paddings = {p.choice: p for p in text_paddings(lengths, 3)}
+    paddings = {p.choice: p for p in text_paddings(lengths, TINY, 3)}
     assert {p.real for p in paddings.values()} == {int(np.sum(lengths.texts))}
     grouped = paddings["as `fmmt run` groups them, 8 utterances"]
     assert grouped.processed == int(np.sum([d * t for d, t in lengths.groups]))
+    (stepped,) = (p for name, p in paddings.items() if "as TensorRT's engines run them" in name)
+    assert stepped.processed == sum(d * padded(t) for d, t in lengths.groups)
     (bucketed,) = (p for name, p in paddings.items() if name.startswith("the same, padded to 3 buckets"))
-    assert bucketed.processed >= grouped.processed
+    assert bucketed.processed >= stepped.processed > grouped.processed
 
 
 def test_a_vision_model_has_utterances_only(tiny_bundle: Bundles, tmp_path: Path) -> None:
     bundle = tiny_bundle("unimodal")
     architecture = bundle.manifest.architecture
     lengths = lengths_of(bundle, meld_shaped(architecture, tmp_path, 3, 4), batch_size=4)
-    assert text_paddings(lengths, 2) == []
+    assert text_paddings(lengths, architecture, 2) == []
     assert max(lengths.utterances) == 4
     profiles = profiles_from_lengths(lengths, architecture, 2, 64, "here")
     assert profiles.graphs.keys() == {"unimodal"}

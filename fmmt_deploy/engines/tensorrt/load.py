@@ -18,6 +18,7 @@ from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, collected, import_flavour, logger, title
 from fmmt_deploy.engines.tensorrt.graphs import MOST_GRAPHS
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
+from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE
 from fmmt_deploy.engines.tensorrt.program import Program
 from fmmt_deploy.engines.tensorrt.runtime_cache import RuntimeCache, runtime_cache_path
 from fmmt_deploy.engines.tensorrt.session import Session
@@ -26,12 +27,7 @@ from fmmt_deploy.engines.tensorrt.trust import check_trusted
 from fmmt_deploy.errors import BundleError, UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["TOKEN_MULTIPLE", "RunOptions", "engines_from_bundle", "engines_from_plans", "find_engines", "open_device"]
-
-
-TOKEN_MULTIPLE = 32
-"""Texts are padded to this, so that shapes come again and can be CUDA graphs (TensorRT-RTX compiles for each, too): it
-makes a tenth more of the text's work, which is a twentieth of all."""
+__all__ = ["RunOptions", "engines_from_bundle", "engines_from_plans", "find_engines", "open_device"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from fmmt_deploy.types import GRAPHS, GraphName
 
 __all__ = [
     "DIMENSIONS",
+    "TOKEN_MULTIPLE",
     "Profile",
     "Profiles",
     "Range",
@@ -44,6 +45,10 @@ DIMENSIONS: Mapping[GraphName, tuple[str, ...]] = {
     "unimodal": ("utterances",),
 }
 """The dimensions of each graph that may vary; `faces` of `fusion` are all faces of its utterances, packed."""
+
+TOKEN_MULTIPLE = 32
+"""Texts are padded to this, so that shapes come again and can be CUDA graphs (TensorRT-RTX compiles for each, too): it
+makes a tenth more of the text's work, which is a twentieth of all."""
 
 _PADDED = ("audio", "vision", "audio_length", "vision_length", "audio_positions", "vision_positions")
 _BATCH = 32
