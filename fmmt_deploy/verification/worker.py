@@ -1,7 +1,8 @@
 """Where steps run: in a process that can be stopped, and whose death costs one step only; or in this one.
 
 TensorRT, CUDA and compilers can hang or take their process with them. So a worker runs step after step, keeping its
-engines open; if one passes its deadline, or the worker dies, that step is lost and a new worker goes on.
+engines open; if one passes its deadline, or the worker dies, that step is lost and a new worker goes on. So it does
+where a step leaves a GPU that does nothing more for its process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from multiprocessing.context import SpawnProcess
 from time import monotonic
 from typing import Protocol
 
+from fmmt_deploy.engines.tensorrt.gpu import gpu_is_broken
 from fmmt_deploy.verification.context import Context
 from fmmt_deploy.verification.outcomes import Outcome, Step, outcome_of
 from fmmt_deploy.verification.settings import Settings
@@ -73,14 +75,20 @@ class Worker:
 
     def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
         """See `Runner.run`."""
-        pipe, start = self._begun(), monotonic()
-        pipe.send((step.name, seconds, ready))
+        start, asked = monotonic(), (step.name, seconds, ready)
+        pipe = self._begun()
+        try:
+            pipe.send(asked)
+        except OSError:  # it died when its last step was over
+            self.close()
+            pipe = self._begun()
+            pipe.send(asked)
         if not pipe.poll(seconds + _GRACE_SECONDS):
             self.close()
             return Outcome(step.name, "late", monotonic() - start, f"it was stopped after {seconds:.0f} s", 1)
         try:
-            outcome = pipe.recv()
-        except EOFError:
+            outcome, goes_on = pipe.recv()
+        except (EOFError, OSError):  # OSError: it died before it read what it was asked
             process = self._process
             assert process is not None
             process.join()
@@ -88,6 +96,8 @@ class Worker:
             self.close()
             return Outcome(step.name, "failed", monotonic() - start, why, 1)
         assert isinstance(outcome, Outcome)
+        if not goes_on:
+            self.close()
         return outcome
 
     def close(self) -> None:
@@ -114,7 +124,8 @@ def _serve(pipe: Connection, settings: Settings, steps_of: StepsOf) -> None:
     try:
         while True:
             name, seconds, context.ready = pipe.recv()
-            pipe.send(outcome_of(_within(steps[name], seconds), context))
+            outcome = outcome_of(_within(steps[name], seconds), context)
+            pipe.send((outcome, outcome.state == "done" or not gpu_is_broken()))
     except (EOFError, KeyboardInterrupt):  # whoever asked is gone, or stops us all
         context.close()
 

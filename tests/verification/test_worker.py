@@ -1,13 +1,15 @@
 """Steps in a process of their own: what hangs or dies costs one step."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.errors import EnvironmentProblem, ParityError
+from fmmt_deploy.errors import EnvironmentProblem, FmmtError, ParityError
+from fmmt_deploy.verification import worker as worker_module
 from fmmt_deploy.verification.context import Context
 from fmmt_deploy.verification.outcomes import Outcome, Result, Step
 from fmmt_deploy.verification.settings import Settings, settings_for
@@ -27,6 +29,16 @@ def _die(_: Context) -> Result:
     os._exit(9)
 
 
+def _die_afterwards(_: Context) -> Result:
+    threading.Timer(0.2, os._exit, (9,)).start()
+    return {}
+
+
+def _break_the_gpu(_: Context) -> Result:
+    worker_module.gpu_is_broken = lambda: True
+    raise FmmtError("an illegal memory access")
+
+
 def _unable(_: Context) -> Result:
     raise EnvironmentProblem("there is no such thing", why="Nobody\nbrought it.")
 
@@ -42,7 +54,12 @@ def _bug(_: Context) -> Result:
 def steps_of(settings: Settings) -> tuple[Step, ...]:
     del settings
     work = {"pid": _pid, "hang": _hang, "die": _die, "unable": _unable, "wrong": _wrong, "bug": _bug}
+    work |= {"die afterwards": _die_afterwards, "break the GPU": _break_the_gpu}
     return (*(Step(n, 30, w, gpu=False) for n, w in work.items()), Step("gpu", 30, _pid))
+
+
+def _steps_that_fail(settings: Settings) -> tuple[Step, ...]:
+    raise RuntimeError(settings.model)
 
 
 STEPS = {step.name: step for step in steps_of(settings_for("tiny", 1, Path()))}
@@ -82,6 +99,29 @@ def test_what_dies_is_told_and_others_go_on(worker: Worker) -> None:
     died = run(worker, "die")
     assert (died.state, died.why) == ("failed", "its process died with code 9")
     assert run(worker, "pid").state == "done"
+
+
+def test_who_dies_between_steps_costs_none(worker: Worker) -> None:
+    assert run(worker, "die afterwards").state == "done"
+    time.sleep(0.5)
+    assert run(worker, "pid").state == "done"
+
+
+def test_a_worker_that_can_not_begin_is_told(tmp_path: Path) -> None:
+    beginner = Worker(settings_for("tiny", 60, tmp_path), _steps_that_fail)
+    try:
+        failed = run(beginner, "pid")
+    finally:
+        beginner.close()
+    assert (failed.state, failed.why) == ("failed", "its process died with code 1")
+
+
+def test_a_broken_gpu_costs_one_step(worker: Worker) -> None:
+    before = run(worker, "pid").result["pid"]
+    run(worker, "wrong")
+    assert run(worker, "pid").result["pid"] == before
+    assert run(worker, "break the GPU").state == "failed"
+    assert run(worker, "pid").result["pid"] != before
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,10 @@ from typing import Any
 import numpy as np
 
 from fmmt_deploy.engines.tensorrt.device import CaptureError, DeviceError, OutOfMemoryError, Pinned
-from fmmt_deploy.engines.tensorrt.gpu import Gpu, current_gpu
+from fmmt_deploy.engines.tensorrt.gpu import NO_GPU, Gpu, current_gpu
 from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = ["CudaDevice"]
-
-_NO_GPU = (
-    "cudaErrorInsufficientDriver",
-    "cudaErrorNoDevice",
-    "cudaErrorInitializationError",
-    "cudaErrorDevicesUnavailable",
-    "cudaErrorSystemDriverMismatch",
-    "cudaErrorCompatNotSupportedOnDevice",
-)
-"""Errors that say that there is no GPU to use, or no driver that would let us."""
 
 
 class CudaDevice:
@@ -182,7 +172,7 @@ class CudaDevice:
                 why=reason,
                 fix="Use a smaller --batch-size, or end what else uses the GPU.",
             )
-        if error.name in _NO_GPU:
+        if error.name in NO_GPU:
             return EnvironmentProblem(
                 "The NVIDIA GPU can't be used.",
                 why=reason,

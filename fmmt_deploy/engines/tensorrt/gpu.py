@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Gpu", "current_gpu"]
+__all__ = ["NO_GPU", "Gpu", "current_gpu", "gpu_is_broken"]
+
+NO_GPU = (
+    "cudaErrorInsufficientDriver",
+    "cudaErrorNoDevice",
+    "cudaErrorInitializationError",
+    "cudaErrorDevicesUnavailable",
+    "cudaErrorSystemDriverMismatch",
+    "cudaErrorCompatNotSupportedOnDevice",
+)
+"""Errors that say that there is no GPU to use, or no driver that would let us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,17 @@ def current_gpu() -> Gpu | None:
         return _described(runtime)
     except RuntimeError:  # how the bindings say that a library of CUDA's is not on this machine
         return None
+
+
+def gpu_is_broken() -> bool:
+    """Whether no call will do any more in this process: an error such as an illegal address stays until it ends."""
+    try:
+        from cuda.bindings import runtime
+
+        (error,) = runtime.cudaDeviceSynchronize()
+    except (ImportError, OSError, RuntimeError):  # as in `current_gpu`
+        return False
+    return error.name not in ("cudaSuccess", *NO_GPU)
 
 
 def _described(runtime: Any) -> Gpu | None:
