@@ -69,11 +69,12 @@ def padded_tokens(windows: Iterable[IntArray], multiple: int = 1, most: int | No
     Args:
         windows: The tokens of each.
         multiple: T is the longest's length, or the next multiple of this.
-        most: T is never more than this, which no window exceeds; default no limit.
+        most: No window is padded beyond this; default no limit.
     """
     rows = list(windows)
-    longest = -(-max(len(row) for row in rows) // multiple) * multiple
-    longest = longest if most is None else min(longest, most)
+    needed = max(len(row) for row in rows)
+    longest = -(-needed // multiple) * multiple
+    longest = longest if most is None else max(needed, min(longest, most))
     ids = np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
     lengths = np.array([[len(row)] for row in rows])
     return ids, (np.arange(longest) < lengths).astype(np.int64)

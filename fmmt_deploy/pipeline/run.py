@@ -15,6 +15,7 @@ from fmmt_deploy.data.faces import read_faces
 from fmmt_deploy.data.text import DialogueTokenizer
 from fmmt_deploy.engines.host import arrays_from_values
 from fmmt_deploy.engines.protocol import Engines, Tensor, Value
+from fmmt_deploy.engines.ranges import shape_ranges
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.pipeline.inputs import face_counts, fusion_inputs, vision_inputs
 from fmmt_deploy.pipeline.noise import Noise, no_noise
@@ -166,9 +167,14 @@ class Pipeline:
     def encode(self, group: Group) -> Tensor:
         """Token states (D, T, H) of a group's text."""
         with self._clock("plm"):
-            most = None if self.architecture.plm is None else self.architecture.plm.max_tokens
-            ids, mask = padded_tokens(group.windows, self.engines.token_multiple, most)
+            ids, mask = padded_tokens(group.windows, self.engines.token_multiple, self._longest_text())
             return self.engines["plm"].start({"input_ids": ids, "attention_mask": mask})["token_states"]
+
+    def _longest_text(self) -> int:
+        """Tokens that the model, and the widest profile of its engine, take; padding must not go beyond."""
+        assert self.architecture.plm is not None
+        most, ranges = self.architecture.plm.max_tokens, shape_ranges(self.engines["plm"])
+        return min(most, max(profile["input_ids"][2][1] for profile in ranges)) if ranges else most
 
     def fuse(self, step: Step, token_states: Value, noise: Noise = no_noise) -> list[Prediction]:
         """Answers the utterances of a step."""
