@@ -15,6 +15,8 @@ __all__ = ["check_room", "disk_problems"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PLACE = {errno.EBUSY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+"""A mount point, or a file where a folder should be, or the other way round."""
 
 
 def check_room(target: Path, needed_bytes: int) -> None:
@@ -44,13 +46,11 @@ def disk_problems(target: Path, needed_bytes: int) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise _no_space(target, needed_bytes) from error
         ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(target.parent)
-        if error.errno in _NO_ACCESS and ours:
-            raise EnvironmentProblem(
-                f"{target} can't be written.",
-                why=str(error),
-                fix="Change the permissions of its folder, or give another path.",
-                path=target,
-            ) from error
+        if error.errno in _NO_ACCESS | _NO_PLACE and ours:
+            fix = "Change the permissions of its folder, or give another path."
+            if error.errno in _NO_PLACE:
+                fix = "Give another path."
+            raise EnvironmentProblem(f"{target} can't be written.", why=str(error), fix=fix, path=target) from error
         raise
 
 

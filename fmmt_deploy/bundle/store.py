@@ -105,7 +105,7 @@ class Bundle:
         if precision not in files:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph of {name}; it has {', '.join(files)}.",
-                fix=f"Ask for one it has, or make a bundle that has {name} in {precision}.",
+                fix=f"Ask for one it has, or add it: fmmt cast -b {self.path} --precision {name}={precision}",
                 path=self.path,
             )
         return self.file(files[precision])
@@ -235,6 +235,9 @@ def write_bundle(path: Path, force: bool = False, needed_bytes: int = 0) -> Iter
             recover(target)
             remove_stale(target)
             check_replaceable(target, force)  # under the lock: between a swap's two renames nothing is there to check
+        if os.path.ismount(target):  # and not Path.is_mount, which raises if a swap makes it absent in between
+            fix = "Give another path with --out, such as a folder in it."
+            raise EnvironmentProblem(f"{target} is a mount point, which can't be replaced.", fix=fix, path=target)
         check_room(target, needed_bytes)
         with create_sibling(target) as directory:
             yield BundleWriter(directory, target, force)

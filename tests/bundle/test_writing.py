@@ -332,6 +332,27 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_bundle(tmp_path / "b")
 
 
+def test_a_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before the work is done; and a mount that Python does not recognise, at the latest when it is replaced."""
+    make_bundle(tmp_path / "b", 1)
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: path == tmp_path / "b")
+        with pytest.raises(EnvironmentProblem, match="is a mount point"), write_bundle(tmp_path / "b", force=True):
+            pytest.fail("no work is begun")
+    rename = Path.rename
+
+    def busy(self: Path, target: Path) -> Path:
+        if self == tmp_path / "b":
+            raise OSError(errno.EBUSY, "Device or resource busy", str(self), None, str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(EnvironmentProblem, match="can't be written"):
+        make_bundle(tmp_path / "b", 2, force=True)
+    assert value_of(tmp_path / "b") == 1
+    assert leftovers(tmp_path / "b") == []
+
+
 def test_another_file_s_permission_error_is_not_ours(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), write_bundle(tmp_path / "b"):
         raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/checkpoint.pt")

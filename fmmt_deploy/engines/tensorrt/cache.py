@@ -215,7 +215,7 @@ def _first_fit(folder: Path, paths: list[Path], key: EngineKey, unfit: Callable[
 
 
 def _files(folder: Path, key: EngineKey) -> list[Path]:
-    return sorted(folder.glob(f"{key.graph}-{key.precision}-*.engine"))
+    return sorted(path for path in folder.glob(f"{key.graph}-{key.precision}-*.engine") if path.is_file())
 
 
 def _about(path: Path) -> EngineAbout | str:
