@@ -41,7 +41,7 @@ def build(
         int, typer.Option("--opt-level", min=0, max=5, help="How hard to optimise: 3 to develop, 5 to release.")
     ] = 3,
     workspace: Annotated[
-        float, typer.Option("--workspace", min=0, help="GB that a layer may use while it runs; 0: what there is.")
+        float, typer.Option("--workspace", min=0, max=1e6, help="GB a layer may use while it runs; 0: what there is.")
     ] = 0.0,
     require: Annotated[
         list[str] | None,
@@ -186,7 +186,7 @@ def _show(
     document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
     title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
     document |= {"engines": engines, "self_consistency": None if report is None else report.to_json()}
-    tried = "not run: no GPU is here, and nothing uses them before they passed `fmmt parity --self`"
+    tried = "self-consistency not run: no GPU is here, and nothing uses engines before they passed `fmmt parity --self`"
     shown.result(document, Table(title, heads, rows), tried if report is None else report.summary())
 
 

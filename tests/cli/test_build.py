@@ -113,7 +113,10 @@ def test_another_version_s_engine(
         (("--graph", "swin"), 2, "this model has no such graph"),
         (("--precision", "swin=fp16"), 2, "swin"),
         (("--precision", "fp16"), 8, "has no fp16 graph of unimodal"),
+        (("--precision", "fp16"), 8, "--precision unimodal=fp16\n"),
         (("--profile", "none.toml"), 2, "can't be read"),
+        (("--workspace", "inf"), 2, "less than or equal to 1000000"),
+        (("--workspace", "1e30"), 2, "less than or equal to 1000000"),
         (("--require", "fp16>0.9"), 2, "is not a requirement"),
         (("--require", "fp16>=0.9"), 9, "unimodal fp32 has 0.00% of its matrix-product FLOPs in fp16"),
     ],
@@ -124,6 +127,20 @@ def test_refusals(
     assert build(bundle, *options) == code
     assert message in capsys.readouterr().err
     assert not (bundle / "engines").exists()
+
+
+def test_things_in_the_way(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where the cache should be, and a folder where the engine should."""
+    (tmp_path / "file").write_text("x")
+    assert build(bundle, "--cache", str(tmp_path / "file")) == 3
+    assert "can't be written" in capsys.readouterr().err
+    assert build(bundle, "--cache", str(tmp_path / "cache")) == 0
+    (engine,) = (tmp_path / "cache").iterdir()
+    engine.unlink()
+    engine.mkdir()
+    assert build(bundle, "--cache", str(tmp_path / "cache")) == 3
+    assert "can't be written" in capsys.readouterr().err
+    assert list((tmp_path / "cache").iterdir()) == [engine]
 
 
 def test_the_requirement_is_met(bundle: Path) -> None:

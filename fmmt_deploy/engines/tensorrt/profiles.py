@@ -148,7 +148,12 @@ def profiles_from_toml(text: str, architecture: Architecture, source: str) -> Pr
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The profile {source} is not TOML.", why=str(error), path=source) from error
+        raise UsageError(
+            f"The profile {source} is not TOML.",
+            why=str(error),
+            fix="See engines/README.md for the format.",
+            path=source,
+        ) from error
     longest = None if architecture.plm is None else architecture.plm.max_tokens
     graphs: dict[GraphName, tuple[Profile, ...]] = {}
     for name, tables in values.items():
