@@ -19,6 +19,7 @@ from fmmt_deploy.engines.tensorrt.flavour import (
     error_recorder,
     import_flavour,
     logger,
+    title,
 )
 from fmmt_deploy.engines.tensorrt.layers import EngineLayer, layers_from_log
 from fmmt_deploy.engines.tensorrt.network import NetworkFacts, check_network, facts_of_network
@@ -26,6 +27,7 @@ from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profile, shapes_of, usual_sizes
 from fmmt_deploy.engines.tensorrt.refusals import build_refused, graph_refused, profile_refused
 from fmmt_deploy.engines.tensorrt.target import Target
+from fmmt_deploy.errors import EnvironmentProblem
 from fmmt_deploy.types import GraphName
 
 __all__ = ["Plan", "Progress", "plan_from_onnx"]
@@ -130,7 +132,10 @@ def _configured(trt: Any, builder: Any, flavour: FlavourName, options: BuildOpti
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if flavour == "trt-rtx" and target.gpu:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+        if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):  # it would build for others
+            raise EnvironmentProblem(
+                f"{title(flavour)} can't build for {target}.", fix="Use --engine trt, ort-cuda or torch-cuda."
+            )
     return config
 
 

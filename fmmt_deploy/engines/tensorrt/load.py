@@ -20,6 +20,7 @@ from fmmt_deploy.engines.tensorrt.graphs import MOST_GRAPHS
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE
 from fmmt_deploy.engines.tensorrt.program import Program
+from fmmt_deploy.engines.tensorrt.refusals import plan_refused
 from fmmt_deploy.engines.tensorrt.runtime_cache import RuntimeCache, runtime_cache_path
 from fmmt_deploy.engines.tensorrt.session import Session
 from fmmt_deploy.engines.tensorrt.target import target_of
@@ -149,7 +150,7 @@ def engines_from_plans(
         options: How to run them.
 
     Raises:
-        EnvironmentProblem: The GPU has no memory for them.
+        EnvironmentProblem: The GPU has no memory for them, or TensorRT does not support it.
         BundleError: TensorRT refuses a plan.
     """
     chosen = options or RunOptions()
@@ -186,12 +187,6 @@ def _program(
     with collected(trt) as messages:
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        said = " | ".join(dict.fromkeys(" ".join(message.text.split()) for message in messages))
-        raise BundleError(
-            f"{title(flavour)} refuses the engine of {graph}.",
-            why=said or "It gave no reason.",
-            fix="Build it again: fmmt build --force.",
-            path=path,
-        )
+        raise plan_refused(graph, path, flavour, messages)
     kernels = RuntimeCache(engine, None if path is None else runtime_cache_path(path))
     return Program(graph, trt, engine, runtime, session, kernels.cache), kernels.save

@@ -13,10 +13,16 @@ from fmmt_deploy.engines.tensorrt.flavour import FlavourName, Message, title
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["build_refused", "graph_refused", "profile_refused"]
+__all__ = ["build_refused", "graph_refused", "plan_refused", "profile_refused"]
 
 _NO_DRIVER = re.compile(r"cudaError 35|CUDA driver version is insufficient|no CUDA-capable device", re.IGNORECASE)
 _NO_MEMORY = re.compile(r"out ?of ?memory|OutOfMemory|bad_alloc|cudaErrorMemoryAllocation", re.IGNORECASE)
+_NO_SUCH_GPU = re.compile(
+    r"does not support this compute capability|unsupported (sm|(gpu )?architecture|compute capability)"
+    r"|(gpu|device|architecture|compute capability) is not supported",
+    re.IGNORECASE,
+)
+"""TensorRT-RTX is for RTX GPUs: 1.7 names no data-centre GPU later than the A100 (8.0)."""
 _PROFILE = re.compile(r"profile \d|optimization profile|kMIN|kMAX|kOPT", re.IGNORECASE)
 
 
@@ -70,6 +76,8 @@ def build_refused(
     name = title(flavour)
     logged = [message.text for message in messages if message.is_error]
     said = _joined([*errors, *logged]) or "It gave no reason."
+    if _NO_SUCH_GPU.search(said):
+        return _gpu_refused(flavour, said)
     if _NO_MEMORY.search(said):
         return EnvironmentProblem(
             f"{name} ran out of memory building {graph}.", why=said, fix="Use a narrower profile, or free memory."
@@ -84,9 +92,36 @@ def build_refused(
     return BundleError(
         f"{name} can't build {graph}" + (f": it stopped at the node {node}." if node else "."),
         why=said,
-        fix="Try another precision for this graph, or another version of TensorRT.",
+        fix="Try a larger --workspace, another precision for this graph, or another version of TensorRT.",
         path=path,
         tensor=node,
+    )
+
+
+def plan_refused(graph: GraphName, path: Path | None, flavour: FlavourName, messages: Sequence[Message]) -> FmmtError:
+    """Why an engine could not be loaded.
+
+    Args:
+        graph: Which graph.
+        path: The engine's file, if it has one.
+        flavour: Which TensorRT.
+        messages: What was logged.
+    """
+    said = " | ".join(dict.fromkeys(" ".join(message.text.split()) for message in messages))
+    if _NO_SUCH_GPU.search(said):
+        return _gpu_refused(flavour, said)
+    return BundleError(
+        f"{title(flavour)} refuses the engine of {graph}.",
+        why=said or "It gave no reason.",
+        fix="Build it again: fmmt build --force.",
+        path=path,
+    )
+
+
+def _gpu_refused(flavour: FlavourName, said: str) -> EnvironmentProblem:
+    other = "trt" if flavour == "trt-rtx" else "ort-cuda"
+    return EnvironmentProblem(
+        f"{title(flavour)} does not support this GPU.", why=said, fix=f"Use --engine {other}, or torch-cuda."
     )
 
 

@@ -137,6 +137,19 @@ def test_no_onnx(tmp_path: Path) -> None:
         built(tmp_path / "g.onnx")
 
 
+def test_a_gpu_that_can_not_be_built_for() -> None:
+    class Builder:
+        def create_builder_config(self) -> Any:
+            return Refusing(trt.Builder(trt.Logger()).create_builder_config(), {})
+
+    class Refusing(Recording):
+        def set_compute_capability(self, *_: Any) -> bool:
+            return False
+
+    with pytest.raises(EnvironmentProblem, match=r"can't build for NVIDIA H200 \(9\.0\)"):
+        build._configured(trt, Builder(), "trt-rtx", BuildOptions(), Target("NVIDIA H200", ("9.0",)))
+
+
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     """`CURRENT` without a driver is what a builder's failure looks like on this machine."""
     path = graphs.typed(tmp_path / "g.onnx")
@@ -155,6 +168,7 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
         ("Could not find any implementation for node {ForeignNode[product.high]}", BundleError, r"node product\.high"),
         ("Error Code 2: OutOfMemory (no further information)", EnvironmentProblem, "ran out of memory"),
         ("Dynamic input tensor x is missing dimensions in profile 0.", UsageError, "refuses a profile of unimodal"),
+        ("Error Code 2: Internal Error (Unsupported SM: 0x900)", EnvironmentProblem, "does not support this GPU"),
         ("", BundleError, "can't build unimodal"),
     ],
 )

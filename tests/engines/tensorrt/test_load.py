@@ -19,7 +19,7 @@ from fmmt_deploy.engines.tensorrt.target import Target
 from fmmt_deploy.engines.tensorrt.trust import verdict_path
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem, UsageError
 from tests.cli.running import exit_code
-from tests.engines.tensorrt.simulated import SimulatedTensorRT, use_simulated, write_simulated_engines
+from tests.engines.tensorrt.simulated import SimulatedRuntime, SimulatedTensorRT, use_simulated, write_simulated_engines
 from tests.engines.tensorrt.simulated_device import SimulatedDevice
 from tests.golden import GOLDEN
 
@@ -135,6 +135,21 @@ def test_a_plan_that_tensorrt_refuses(trt: SimulatedTensorRT) -> None:
     assert "magic tag does not match" in caught.value.why
     assert trt.device.leaks() == []
     assert trt.device.is_closed
+
+
+def test_a_gpu_that_tensorrt_refuses(trt: SimulatedTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TensorRT-RTX 1.7 has to say of an H200, by its library."""
+    said = "The engine cannot run on this GPU, which has compute capability 9.0. "
+    said += "TensorRT-RTX does not support this compute capability, so the engine cannot be rebuilt for it."
+
+    def refuse(runtime: SimulatedRuntime, _: memoryview) -> None:
+        runtime._logger.log(trt.ILogger.ERROR, said)
+
+    monkeypatch.setattr(SimulatedRuntime, "deserialize_cuda_engine", refuse)
+    with pytest.raises(EnvironmentProblem, match="does not support this GPU") as caught:
+        engines_from_plans("trt-rtx", trt, trt.device, {"unimodal": (memoryview(b"vtrt"), None)})
+    assert caught.value.why == said
+    assert trt.device.leaks() == []
 
 
 def test_a_plan_that_the_real_tensorrt_refuses() -> None:
