@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.engines.tensorrt.flavour import LAYERS
+from fmmt_deploy.engines.tensorrt.network import onnx_nodes
 
 __all__ = ["EngineLayer", "layers_from_log"]
 
@@ -23,7 +24,6 @@ _LAYER = re.compile(
     re.MULTILINE,
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 
 _PRECISIONS: dict[str, Precision] = {
     "Float": "fp32",
@@ -36,9 +36,8 @@ _PRECISIONS: dict[str, Precision] = {
 }
 """TensorRT's words for the types that are a precision; integers that only count or index are none."""
 
-_PRODUCT_KINDS = {"gemm", "conv", "convolution"}
-_PRODUCT_NAME = re.compile(r"mha|gemm|__myl_.*(Fc|Conv)")
-"""Layers generated at run time have the operations in their names: `__myl_FcAddDivErfAddMulMul`, `_gemm_mha_v2`."""
+_PRODUCT = re.compile(r"gemm|conv|matrix|matmul|mha|fc", re.IGNORECASE)
+"""In a layer's kind or name: those generated at run time are called `__myl_FcAddDivErfAddMulMul`, `_gemm_mha_v2`."""
 
 _NOTHING_COMPUTED = {"signal", "wait", "shape_call"}
 
@@ -68,8 +67,8 @@ class EngineLayer:
 
     @property
     def multiplies(self) -> bool:
-        """Whether a matrix product is in it."""
-        return self.kind in _PRODUCT_KINDS or _PRODUCT_NAME.search(self.name) is not None
+        """Whether a matrix product is in it, by its kind or name."""
+        return _PRODUCT.search(f"{self.kind} {self.name}") is not None
 
     @property
     def is_attention(self) -> bool:
@@ -98,7 +97,7 @@ def layers_from_log(messages: Iterable[str]) -> tuple[EngineLayer, ...]:
             found["kind"],
             _precisions(found["inputs"]),
             _precisions(found["outputs"]),
-            tuple(_NODE.findall(found["metadata"])),
+            onnx_nodes(found["metadata"]),
         )
         for found in _LAYER.finditer(listing)
     )

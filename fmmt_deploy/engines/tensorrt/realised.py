@@ -32,7 +32,6 @@ _WORDS: tuple[tuple[str, Precision], ...] = (
 )
 """In this order: `BFloat16` has a `Float` in it."""
 
-_PRODUCT = re.compile(r"gemm|conv|matrix|matmul|mha|fc", re.IGNORECASE)
 _REFORMAT = re.compile(r"reformat", re.IGNORECASE)
 _CAST = re.compile(r"__myl_\w*Cas")
 
@@ -160,7 +159,7 @@ def _found(product: Product, layers: Iterable[EngineLayer]) -> tuple[Precision, 
     its kind or name, is meant. A generated layer that also casts may do so before it multiplies, and does not tell.
     """
     having = [layer for layer in layers if product.node in layer.nodes]
-    multiplying = [layer for layer in having if layer.multiplies or _PRODUCT.search(f"{layer.kind} {layer.name}")]
+    multiplying = [layer for layer in having if layer.multiplies]
     layer = next(iter(multiplying or (having if len(having) == 1 else [])), None)
     if layer is None or (product.precision not in layer.inputs and _CAST.search(layer.name)):
         return ()
