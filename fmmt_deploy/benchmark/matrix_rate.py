@@ -3,7 +3,7 @@
 Which library multiplies fastest differs between machines, so `fastest_rate` tries those that are there and keeps the
 best: a stage is held against what this machine can do, not against what NumPy makes of it. NumPy's product runs on as
 many threads as its BLAS was started with (`OPENBLAS_NUM_THREADS`). Rates drift on shared machines, so take samples
-between the engines' (`interleaved` in `statistics`) and compare with those.
+between the engines' and compare with those.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class MatrixRate:
         return 2 * self.size**3
 
     def sample_ms(self) -> float:
-        """Time of one product in milliseconds, as `interleaved` takes it."""
+        """Time of one product in milliseconds, with what it is set against measured in between."""
         start = self._clock()
         self._multiply(self._left, self._right)
         return (self._clock() - start) * 1000

@@ -7,7 +7,7 @@ below it): always a time that was measured. Of fewer than 100 samples, p99 is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TypeAlias, TypeVar
@@ -21,9 +21,7 @@ __all__ = [
     "LatencySummary",
     "Ratio",
     "format_ms",
-    "format_rate",
     "format_ratio",
-    "interleaved",
     "paired_ratio",
     "pooled",
     "stable",
@@ -149,23 +147,6 @@ def warm_up(
     )
 
 
-def interleaved(samplers: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, DoubleArray]:
-    """Takes one sample of each in turn, every other round in the opposite order, so that all meet the same drift.
-
-    Args:
-        samplers: Each does its work once and returns its time in milliseconds.
-        rounds: Samples of each.
-
-    Returns:
-        For each, `(rounds,)`; sample i of one belongs with sample i of the others.
-    """
-    taken: dict[Name, list[float]] = {name: [] for name in samplers}
-    for i in range(rounds):
-        for name in list(samplers)[:: 1 if i % 2 == 0 else -1]:
-            taken[name].append(samplers[name]())
-    return {name: np.array(times, np.float64) for name, times in taken.items()}
-
-
 def paired_ratio(
     baseline_ms: Samples,
     candidate_ms: Samples,
@@ -201,11 +182,6 @@ def format_ms(time_ms: float) -> str:
     if time_ms < 1:
         return f"{_digits(time_ms * 1000)} µs"
     return f"{_digits(time_ms)} ms" if time_ms < 1000 else f"{_digits(time_ms / 1000)} s"
-
-
-def format_rate(per_second: float, unit: str) -> str:
-    """Three digits: `12.3 utterances/s`."""
-    return f"{_digits(per_second)} {unit}/s"
 
 
 def format_ratio(ratio: Ratio) -> str:

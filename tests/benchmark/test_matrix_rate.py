@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from fmmt_deploy.benchmark.matrix_rate import MatrixRate
-from fmmt_deploy.benchmark.statistics import interleaved
 from fmmt_deploy.errors import FmmtError
 
 
@@ -70,7 +69,7 @@ def test_a_real_measurement_is_plausible() -> None:
     assert 1e-4 < measured.median_tflops <= measured.highest_tflops < 1e3
 
 
-def test_it_can_be_interleaved() -> None:
+def test_larger_products_take_longer() -> None:
     small, large = MatrixRate(8), MatrixRate(384)
-    times = interleaved({"small": small.sample_ms, "large": large.sample_ms}, 5)
-    assert np.median(times["small"]) < np.median(times["large"])
+    times = np.array([(small.sample_ms(), large.sample_ms()) for _ in range(5)])
+    assert np.median(times[:, 0]) < np.median(times[:, 1])

@@ -12,9 +12,7 @@ from scipy.stats import bootstrap
 from fmmt_deploy.benchmark.statistics import (
     Ratio,
     format_ms,
-    format_rate,
     format_ratio,
-    interleaved,
     paired_ratio,
     pooled,
     stable,
@@ -105,22 +103,6 @@ def test_warm_up_gives_up_on_times_that_never_settle() -> None:
     assert caught.value.why == "6 windows of 2 samples were taken."
 
 
-def test_interleaving_alternates_the_order() -> None:
-    calls: list[str] = []
-
-    def sampler(name: str, start: float) -> Callable[[], float]:
-        def sample() -> float:
-            calls.append(name)
-            return start + len(calls)
-
-        return sample
-
-    times = interleaved({"a": sampler("a", 0), "b": sampler("b", 100), "c": sampler("c", 200)}, 3)
-    assert "".join(calls) == "abccbaabc"
-    assert times["a"].tolist() == [1, 6, 7]
-    assert times["c"].tolist() == [203, 204, 209]
-
-
 def test_the_ratio_holds_on_a_machine_that_drifts() -> None:
     """A candidate 5 times as fast on a machine that slows by 2.5 within the run and has a hiccup.
 
@@ -190,6 +172,5 @@ def test_times_are_shown_with_three_digits(time_ms: float, text: str) -> None:
     assert format_ms(time_ms) == text
 
 
-def test_rates_and_ratios_are_shown_with_three_digits() -> None:
-    assert format_rate(12.345, "utterances") == "12.3 utterances/s"
+def test_ratios_are_shown_with_three_digits() -> None:
     assert format_ratio(Ratio(5.123, 4.981, 5.296, 20, 0.95)) == "5.12× (4.98–5.30)"
