@@ -182,6 +182,16 @@ def test_the_best_that_runs_here(tmp_path: Path) -> None:
     assert len(missed.reasons) == 3
 
 
+def test_of_equals_the_newest(tmp_path: Path) -> None:
+    keys = [replace(KEY, profiles=({"faces": Range(1, 1, most)},)) for most in (8, 16, 32)]
+    keys.sort(key=lambda key: engine_path(tmp_path, key).name)
+    for month, key in zip((4, 6, 5), keys, strict=True):  # neither the first nor the last by name
+        written(tmp_path, key, str(month).encode(), created=f"2026-0{month}-01T00:00:00+00:00")
+    found = find_runnable(tmp_path, replace(KEY, profiles=()))
+    assert isinstance(found, EngineFile)
+    assert bytes(found.plan) == b"6"
+
+
 @pytest.mark.parametrize(
     ("capability", "runs"),
     [("8.0", True), ("8.9", True), ("12.0", True), ("12.1", True), ("9.0", False), ("7.5", False)],

@@ -16,10 +16,16 @@ from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.engines.tensorrt.load import engines_from_bundle, engines_from_plans
 from fmmt_deploy.engines.tensorrt.runtime_cache import runtime_cache_path
 from fmmt_deploy.engines.tensorrt.target import Target
-from fmmt_deploy.engines.tensorrt.trust import verdict_path
+from fmmt_deploy.engines.tensorrt.trust import verdict_path, write_verdict
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem, UsageError
 from tests.cli.running import exit_code
-from tests.engines.tensorrt.simulated import SimulatedRuntime, SimulatedTensorRT, use_simulated, write_simulated_engines
+from tests.engines.tensorrt.simulated import (
+    VERSION,
+    SimulatedRuntime,
+    SimulatedTensorRT,
+    use_simulated,
+    write_simulated_engines,
+)
 from tests.engines.tensorrt.simulated_device import SimulatedDevice
 from tests.golden import GOLDEN
 
@@ -127,6 +133,14 @@ def test_only_engines_that_passed_the_gate(bundle: Bundle, trt: SimulatedTensorR
     assert not verdict_path(file.path).exists()
     with engines_from_bundle(bundle, "trt-rtx", FP32, trusted_only=False) as engines:  # type: ignore[arg-type]
         assert "unimodal" in engines
+
+
+def test_a_verdict_from_another_gpu(bundle: Bundle, trt: SimulatedTensorRT) -> None:
+    """A portable engine may have been held against itself elsewhere, in other kernels."""
+    file = write_simulated_engines(bundle, trusted=False)["unimodal"]
+    write_verdict(file.path, checks=("repeat",), failed=(), gpu="NVIDIA L4", version=VERSION)
+    with pytest.raises(ArtefactError, match=f"on NVIDIA L4, not on {trt.device.gpu.name}"):
+        open_engines(bundle, "trt-rtx")
 
 
 def test_a_plan_that_tensorrt_refuses(trt: SimulatedTensorRT) -> None:
