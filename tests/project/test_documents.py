@@ -27,10 +27,18 @@ def test_cli_reference_is_what_the_commands_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def anchors(page: Path) -> set[str]:
+    """Where links into a page may lead: its headings, as GitHub makes anchors of them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    assert not [link for link in links if not (page.parent / link).exists()]
+    links = re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", page.read_text(encoding="utf-8"))
+    assert not [link for link, _ in links if not (page.parent / link).exists()]
+    targets = {anchor: page.parent / link if link else page for link, anchor in links if anchor}
+    assert not [anchor for anchor, target in targets.items() if anchor not in anchors(target)]
 
 
 def test_make_targets_of_every_page_exist() -> None:
