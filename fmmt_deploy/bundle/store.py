@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -157,14 +156,6 @@ class BundleWriter:
         path = self.place(relative)
         path.write_bytes(content)
         return path
-
-    def add_file(self, relative: str, source: Path) -> Path:
-        """Copies a file, and says where it is now.
-
-        Raises:
-            BundleError: The path leaves the bundle.
-        """
-        return Path(shutil.copyfile(source, self.place(relative)))
 
     def link_file(self, relative: str, source: Path, entry: FileEntry) -> None:
         """Takes over a file of another bundle, which costs no room, and no time to hash it.
