@@ -146,8 +146,8 @@ class _Slot:
     def grow(self, size_bytes: int) -> None:
         """Makes room; waits for what is under way."""
         self.free()
+        self.address = self.device.allocate(size_bytes)  # first: a slot with pinned memory is taken to be whole
         self.pinned = self.device.pin(size_bytes)
-        self.address = self.device.allocate(size_bytes)
 
     def free(self) -> None:
         if self.is_used:

@@ -1,11 +1,13 @@
 """Blocks and their sizes."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmmt_deploy.engines.tensorrt.buffers import BlockPool, rounded
+from fmmt_deploy.engines.tensorrt.buffers import BlockPool, Staging, rounded
 from fmmt_deploy.engines.tensorrt.device import ALIGNMENT, OutOfMemoryError
+from fmmt_deploy.engines.tensorrt.layout import layout_of
 from tests.engines.tensorrt.simulated_device import SimulatedDevice
 
 
@@ -45,3 +47,19 @@ def test_what_is_unused_is_freed_before_memory_runs_out() -> None:
     pool.close()
     assert held.size_bytes == 2048
     assert len(device.leaks()) == 1  # the stream
+
+
+def test_a_slot_that_could_not_grow_grows_the_next_time() -> None:
+    """Pinned memory is the host's: what the GPU has no room for, a smaller input must not take to be there."""
+    device = SimulatedDevice(memory_bytes=4096)
+    upload, compute = device.create_stream(), device.create_stream()
+    staging, kind = Staging(device, upload, compute, slots=1), np.dtype(np.uint8)
+    held = device.allocate(2048)
+    with pytest.raises(OutOfMemoryError):
+        staging.put(layout_of([("x", (4096,), kind)]), [np.zeros(4096, np.uint8)])
+    device.free(held)
+    address = staging.put(layout_of([("x", (8,), kind)]), [np.arange(8, dtype=np.uint8)])
+    staging.release()
+    device.synchronize_stream(compute)
+    assert device.bytes_at(address, 8).tolist() == list(range(8))
+    staging.close()
