@@ -113,8 +113,12 @@ def copy_rate(size_bytes: int = 2**30, samples: int = 5, device: str = "cuda") -
 
 
 def _enough(work: Callable[[], object], wait: Callable[[], object]) -> int:
-    """How often the work must be done for a sample to take long enough; the first time is thrown away."""
-    _seconds(work, 1, wait)
+    """How often the work must be done for a sample to take long enough.
+
+    The first two times are thrown away: engines compile in the one, and may capture a CUDA graph in the other.
+    """
+    for _ in range(2):
+        _seconds(work, 1, wait)
     return min(_MOST_REPEATS, 1 + int(_SAMPLE_SECONDS / _seconds(work, 1, wait)))
 
 

@@ -85,7 +85,7 @@ def measure(
         rates: The machine's matrix-product rates in TFLOP/s by name (see `rate_name`), sampled between the dialogues.
         advance: Told of every dialogue that a contender has done.
         warm_up_rounds: How often every dialogue is answered before; whatever compiles, or records, does it by shape.
-        enough: Asked after every round whether to stop; with `dropped`, also before contenders warm up.
+        enough: Asked after every round whether to stop; with `dropped`, also while contenders warm up.
         dropped: Told of a contender that fails before the first round, or for which there is no time, and without which
             the others go on; by default a failure is an error.
 
@@ -128,12 +128,12 @@ def _ready(
 ) -> Iterator[Contender]:
     for contender in contenders:
         try:
-            if dropped is not None and enough():
-                raise UnstableError("There was no time to warm it up.")
+            hurries = enough if dropped is not None else lambda: False
+            _in_time(hurries)
             _settle(contender, dialogues)
-            for _ in range(warm_up_rounds):
-                for dialogue in dialogues:
-                    contender.way.answer(dialogue)
+            for dialogue in (d for _ in range(warm_up_rounds) for d in dialogues):
+                _in_time(hurries)  # what compiles by shape may take long for every one
+                contender.way.answer(dialogue)
         except FmmtError as error:
             if dropped is None:
                 raise
@@ -141,6 +141,11 @@ def _ready(
             continue
         contender.clock.stages_ms.clear()
         yield contender
+
+
+def _in_time(enough: Callable[[], bool]) -> None:
+    if enough():
+        raise UnstableError("There was no time to warm it up.")
 
 
 def _answered(contender: Contender, dialogue: Dialogue) -> list[float]:

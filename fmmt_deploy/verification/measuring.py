@@ -7,6 +7,7 @@ last call of a sample is waited for. What is real of their FLOPs is all of them:
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -40,15 +41,21 @@ MOST_CALLS = 20
 
 
 def warm_up(context: Context, name: str) -> Result:
-    """Lets an engine meet the shapes to come: what compiles does it now, and has a deadline of its own for it."""
-    engines, start = context.engines(name), perf_counter()
-    with TemporaryDirectory(dir=context.settings.folder) as scratch:
-        dataset = meld_shaped(context.architecture, Path(scratch), 1, context.settings.faces[0])
-        for contender in contenders_of(context.bundle(), context.choice(name), engines, BATCH, context.threads):
-            contender.clock.running = False
-            for dialogue in dataset.dialogues:
-                contender.way.answer(dialogue)
-    return {"summary": f"{perf_counter() - start:.1f} s", "seconds": perf_counter() - start}
+    """Lets an engine meet the shapes to come, for half its time: what compiles does it now, by its own deadline."""
+    engines, start, settings = context.engines(name), perf_counter(), context.settings
+    half, answered, dialogues = context.seconds_left / 2, 0, settings.dialogues * len(settings.faces)
+    with TemporaryDirectory(dir=settings.folder) as scratch:
+        contenders = contenders_of(context.bundle(), context.choice(name), engines, BATCH, context.threads)
+        for faces in settings.faces:
+            dataset = meld_shaped(context.architecture, Path(scratch), settings.dialogues, faces)
+            for contender, dialogue in product(contenders, dataset.dialogues):
+                contender.clock.running = False
+                if not answered or context.seconds_left > half:
+                    contender.way.answer(dialogue)
+                    answered += 1
+    seconds = perf_counter() - start
+    of_all = f"{answered} of {len(contenders) * dialogues} dialogues"
+    return {"summary": f"{of_all} in {seconds:.1f} s", "seconds": seconds, "answered": answered}
 
 
 def end_to_end(context: Context, faces: int) -> Result:

@@ -74,23 +74,27 @@ def _built(flavour: FlavourName, precision: Precision, leaves: float) -> Iterato
     graphs = ("model",) if precision == "fp32" else (f"cast {precision}",)
     yield Step(f"build {name}", 150, build, gpu=False, needs=graphs, leaves=leaves)
     yield Step(f"consistency {name}", 90, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
-    yield from _held(name, (f"build {name}",), False, leaves)
+    yield _held(name, (f"build {name}",), leaves)
+    if flavour == "trt-rtx" and not leaves:  # it compiles by shape when it runs; those that matter less do it then
+        tested = (f"consistency {name}", f"parity {name}")
+        yield Step(f"warm up {name}", 60, partial(measuring.warm_up, name=name), needs=tested, leaves=MEASURING_SECONDS)
 
 
 def _other(choice: Choice, leaves: float) -> Iterator[Step]:
     """PyTorch computes in lower precision what the float32 graphs' weights say; others need graphs of that type."""
     low = sorted(set(choice.precisions.values()) - {"fp32"})
     casts = () if choice.kind.startswith("torch") else tuple(f"cast {precision}" for precision in low)
-    yield from _held(choice.name, ("model", *casts), choice.kind == "torch-compiled", leaves)
-
-
-def _held(name: str, needs: tuple[str, ...], compiles: bool, leaves: float) -> Iterator[Step]:
-    limit = 120 if compiles else 40
-    parity = partial(preparing.compare, name=name)
-    yield Step(f"parity {name}", limit, parity, needs=needs, leaves=leaves, readies=name)
+    compiles = choice.kind == "torch-compiled"
+    yield _held(choice.name, ("model", *casts), leaves, 120 if compiles else 40)
     if compiles:
-        warm = partial(measuring.warm_up, name=name)
-        yield Step(f"warm up {name}", limit, warm, needs=(f"parity {name}",), leaves=leaves, readies=name)
+        warm = partial(measuring.warm_up, name=choice.name)
+        needs = (f"parity {choice.name}",)
+        yield Step(f"warm up {choice.name}", 120, warm, needs=needs, leaves=leaves, readies=choice.name)
+
+
+def _held(name: str, needs: tuple[str, ...], leaves: float, seconds: float = 40) -> Step:
+    parity = partial(preparing.compare, name=name)
+    return Step(f"parity {name}", seconds, parity, needs=needs, leaves=leaves, readies=name)
 
 
 def _name(flavour: str, precision: Precision) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from fmmt_deploy.benchmark.choices import choice_from_option, published_choice, rate_name
 from fmmt_deploy.benchmark.contenders import contenders_of, opened_contenders
-from fmmt_deploy.benchmark.device import DeviceMatrixRate, copy_rate, device_wait
+from fmmt_deploy.benchmark.device import DeviceMatrixRate, copy_rate, device_wait, seconds_of_call
 from fmmt_deploy.benchmark.rates import copy_rate_for, rates_for
 from fmmt_deploy.benchmark.report import report
 from fmmt_deploy.benchmark.run import Contender, Measurement, measure
@@ -203,3 +203,31 @@ def test_a_contender_that_fails_is_dropped_and_the_others_go_on(tmp_path: Path) 
         measure(contenders, dataset, 1, {})
     none, _ = measure(contenders[1:], dataset, 1, {}, enough=lambda: True, dropped=lambda _, e: dropped.append(e.what))
     assert (none, dropped[-1]) == ([], "There was no time to warm it up.")
+
+
+def test_time_may_be_over_while_a_contender_meets_its_shapes(tmp_path: Path) -> None:
+    dataset, slow = meld_shaped(TINY, tmp_path, 3, 1), FakeWay()
+    contenders, dropped = [Contender("slow", slow, slow.clock)], list[str]()
+    measured, _ = measure(
+        contenders,
+        dataset,
+        1,
+        {},
+        warm_up_rounds=100,
+        enough=lambda: len(slow.turns) > 5,  # it settles in 4
+        dropped=lambda contender, error: dropped.append(f"{contender.engine}: {error.what}"),
+    )
+    assert (measured, dropped) == ([], ["slow: There was no time to warm it up."])
+    assert len(slow.turns) < 100
+
+
+def test_a_call_is_measured_when_it_is_as_fast_as_it_gets() -> None:
+    """The first call compiles, the second captures a graph; neither tells how many make a sample."""
+    calls: list[int] = []
+
+    def call() -> None:
+        calls.append(len(calls))
+        time.sleep(0.05 if len(calls) < 3 else 0.0001)
+
+    assert seconds_of_call(call, lambda: None, samples=2, most=10) < 0.01
+    assert len(calls) == 2 + 1 + 2 * 10

@@ -20,8 +20,10 @@ from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = ["MOST_GRAPHS", "Graphs"]
 
-MOST_GRAPHS = 8
-"""Graphs an engine keeps: each holds a context and the memory of its inputs and outputs."""
+MOST_GRAPHS = 32
+"""Graphs an engine keeps: each holds a context and the memory of its inputs and outputs. One dialogue after the other
+has some twenty shapes, for as many counts of faces: with fewer than those, each would be let go before it comes again,
+and with TensorRT-RTX compiled in vain."""
 
 _log = logging.getLogger(__name__)
 
