@@ -38,15 +38,14 @@ def peak_bytes(bundle: Path, choice: Choice, threads: int) -> int:
 
 def _main(bundle: str, kind: str, precision: str, threads: str) -> None:
     from fmmt_deploy.benchmark.choices import choice_from_option
-    from fmmt_deploy.bundle.selftest import read_self_test
+    from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.engines.load import open_engines
 
     opened = Bundle.open(Path(bundle), verify=False)
-    assert opened.manifest.self_test is not None
     choice = choice_from_option(f"{kind}:{precision}", opened.manifest.architecture)
     with open_engines(opened, choice.kind, choice.precisions, int(threads)) as engines:
-        for graph, stage in read_self_test(opened.file(opened.manifest.self_test)).items():
+        for graph, stage in self_test_of(opened).items():
             engines[graph].run(stage.inputs)
     json.dump(_own_peak_bytes(), sys.stdout)
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.types import GRAPHS, GraphName
 
-__all__ = ["Stage", "read_self_test", "write_self_test"]
+__all__ = ["Stage", "read_self_test", "self_test_of", "write_self_test"]
 
 _ROLES = ("inputs", "outputs")
 _NUMBERS = "biuf"
@@ -81,6 +82,17 @@ def read_self_test(path: Path) -> dict[GraphName, Stage]:
             f"{path} is not a readable self-test.", why=str(error), fix="Export the bundle again.", path=path
         ) from error
     return stages
+
+
+def self_test_of(bundle: Bundle) -> dict[GraphName, Stage]:
+    """What a bundle's graphs were given, and answered, when it was made.
+
+    Raises:
+        BundleError: It holds no self-test.
+    """
+    if bundle.manifest.self_test is None:
+        raise BundleError(f"The bundle {bundle.path} holds no self-test.", fix="Export it again.", path=bundle.path)
+    return read_self_test(bundle.file(bundle.manifest.self_test))
 
 
 def _parts(member: str) -> tuple[GraphName, str, str]:

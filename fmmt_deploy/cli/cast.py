@@ -73,14 +73,13 @@ def cast(
 
     Example: fmmt cast -b my-bundle --precision swin=fp16,plm=fp16 --require 'fp16>=0.95'
     """
-    from fmmt_deploy.bundle.selftest import read_self_test
+    from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.bundle.store import check_replaceable
     from fmmt_deploy.calibration.cast import audit_ranges, cast_bundle, check_castable, plan_casts
     from fmmt_deploy.calibration.ranges import check_ranges
     from fmmt_deploy.calibration.requirements import requirement_from_option
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.engines.emulated.load import engine_from_onnx
-    from fmmt_deploy.errors import BundleError
     from fmmt_deploy.parity.run import accept_graph
 
     def accept(graph: GraphName, path: Path, precision: Precision) -> None:
@@ -94,11 +93,7 @@ def cast(
     if out is not None:
         check_replaceable(out, force)
     wanted = check_castable(session.bundle, session.precisions, force=force or out is not None)
-    if session.bundle.manifest.self_test is None:
-        raise BundleError(
-            f"The bundle {bundle} holds no self-test, without which no cast is accepted.", fix="Export it again."
-        )
-    stages = read_self_test(session.bundle.file(session.bundle.manifest.self_test))
+    stages = self_test_of(session.bundle)
     planned = plan_casts(session.bundle, wanted, keep or (), requirement)
     shown.status("auditing ranges, on float32 graphs")
     cases = _cases(session, shown, stages, data, split, faces_dir, limit)

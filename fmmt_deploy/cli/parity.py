@@ -68,11 +68,11 @@ def parity(
 
     Example: fmmt parity -b my-bundle --engine ort
     """
+    from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.errors import UsageError
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test, recorded_engines
     from fmmt_deploy.parity.run import parity as compare
-    from fmmt_deploy.parity.trial import self_test_of
 
     if against_itself and (reference is not None or data is not None):
         raise UsageError(
@@ -102,9 +102,10 @@ def parity(
 
 
 def _against_itself(shown: Output, session: Session, kind: EngineKind) -> None:
+    from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.parity.consistency import self_consistency
     from fmmt_deploy.parity.consistency_report import COLUMNS
-    from fmmt_deploy.parity.trial import self_test_of, try_engines
+    from fmmt_deploy.parity.trial import try_engines
 
     if kind in ("trt", "trt-rtx"):
         report = try_engines(session.bundle, kind, session.precisions)

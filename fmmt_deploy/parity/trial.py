@@ -6,19 +6,18 @@ import hashlib
 from collections.abc import Mapping
 
 from fmmt_deploy.bundle.precisions import Precisions
-from fmmt_deploy.bundle.selftest import Stage, read_self_test
+from fmmt_deploy.bundle.selftest import self_test_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.cache import EngineFile
 from fmmt_deploy.engines.tensorrt.device import Device
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, import_flavour
 from fmmt_deploy.engines.tensorrt.load import engines_from_plans, find_engines, open_device
 from fmmt_deploy.engines.tensorrt.trust import write_verdict
-from fmmt_deploy.errors import BundleError
 from fmmt_deploy.parity.consistency import self_consistency
 from fmmt_deploy.parity.consistency_report import ConsistencyReport
 from fmmt_deploy.types import GraphName
 
-__all__ = ["self_test_of", "try_engine_files", "try_engines"]
+__all__ = ["try_engine_files", "try_engines"]
 
 
 def try_engines(bundle: Bundle, flavour: FlavourName, precisions: Precisions) -> ConsistencyReport:
@@ -64,14 +63,3 @@ def try_engine_files(bundle: Bundle, files: Mapping[GraphName, EngineFile], devi
             engine_sha256=hashlib.sha256(file.plan).hexdigest(),
         )
     return report
-
-
-def self_test_of(bundle: Bundle) -> dict[GraphName, Stage]:
-    """What a bundle's graphs were given, and answered, when it was made.
-
-    Raises:
-        BundleError: It holds no self-test.
-    """
-    if bundle.manifest.self_test is None:
-        raise BundleError(f"The bundle {bundle.path} holds no self-test.", fix="Export it again.", path=bundle.path)
-    return read_self_test(bundle.file(bundle.manifest.self_test))

@@ -12,6 +12,7 @@ from statistics import median
 
 from fmmt_deploy.benchmark.device import DeviceMatrixRate, copy_rate
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
+from fmmt_deploy.bundle.selftest import self_test_of
 from fmmt_deploy.calibration.cast import cast_bundle, check_castable, plan_casts, shares_of
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, import_flavour, title
@@ -24,7 +25,7 @@ from fmmt_deploy.errors import EnvironmentProblem
 from fmmt_deploy.export.export import export_bundle
 from fmmt_deploy.export.source import random_source
 from fmmt_deploy.parity.run import cases_from_self_test, parity, recorded_engines
-from fmmt_deploy.parity.trial import self_test_of, try_engines
+from fmmt_deploy.parity.trial import try_engines
 from fmmt_deploy.verification.context import Context
 from fmmt_deploy.verification.outcomes import Result
 

@@ -1,4 +1,5 @@
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
+from fmmt_deploy.bundle.selftest import Stage, read_self_test, self_test_of, write_self_test
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.types import GraphName
 
@@ -75,3 +77,12 @@ def test_fuzzed_archives_are_read_or_refused(tmp_path: Path, at: int, patch: byt
     path.write_bytes(content[:at] + patch + (b"" if cut else content[at + len(patch) :]))
     with suppress(BundleError):
         read_self_test(path)
+
+
+def test_a_bundle_without_a_self_test(tiny_bundle: Callable[[str], Bundle]) -> None:
+    bundle = Bundle.open(tiny_bundle("unimodal").path)
+    assert set(self_test_of(bundle)) == {"unimodal"}
+    object.__setattr__(bundle.manifest, "self_test", None)
+    with pytest.raises(BundleError, match="holds no self-test") as caught:
+        self_test_of(bundle)
+    assert caught.value.fix == "Export it again."

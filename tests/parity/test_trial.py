@@ -14,7 +14,7 @@ from fmmt_deploy.engines.tensorrt import gpu
 from fmmt_deploy.engines.tensorrt.trust import read_verdict, verdict_path
 from fmmt_deploy.errors import ArtefactError, BundleError
 from fmmt_deploy.parity import trial
-from fmmt_deploy.parity.trial import self_test_of, try_engines
+from fmmt_deploy.parity.trial import try_engines
 from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import SimulatedTensorRT, use_simulated, write_simulated_engines
 from tests.parity.misconduct import behaving, rows_leak
@@ -112,10 +112,3 @@ def test_an_engine_built_again_is_tried_again(bundle: Bundle) -> None:
     verdict_path(file.path).write_bytes(b"")
     with pytest.raises(ArtefactError, match="has not been held against itself yet"):
         open_engines(bundle, "trt-rtx")
-
-
-def test_a_bundle_without_a_self_test(bundle: Bundle) -> None:
-    assert set(self_test_of(bundle)) == {"unimodal"}
-    object.__setattr__(bundle.manifest, "self_test", None)
-    with pytest.raises(BundleError, match="holds no self-test"):
-        self_test_of(bundle)
