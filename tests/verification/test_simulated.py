@@ -134,7 +134,7 @@ def test_a_model_is_made_from_a_checkout_that_is_not_installed(tmp_path: Path, m
 
 
 def script(record: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(REPOSITORY / "engines" / "verify-gpu.sh"), "--model", "tiny", "-o", str(record), *arguments]
+    command = [str(REPOSITORY / "engines" / "verify-gpu.sh"), "--model", "tiny", "-o", record.name, *arguments]
     environment = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=record.parent, env=environment, capture_output=True, text=True, check=False)
 
@@ -153,7 +153,7 @@ def test_the_script_from_a_checkout(tmp_path: Path) -> None:
     assert len(lines) == len(document["steps"])
     assert done.stdout.startswith("goals\n")
     assert "no NVIDIA GPU" in done.stdout
-    assert f"wrote {record}" in done.stdout
+    assert f"wrote {record.name}" in done.stdout
 
 
 def test_the_script_without_time(tmp_path: Path) -> None:
