@@ -11,10 +11,11 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.engines.tensorrt import gpu
+from fmmt_deploy.engines.tensorrt.cache import write_engine
 from fmmt_deploy.engines.tensorrt.trust import read_verdict, verdict_path
 from fmmt_deploy.errors import ArtefactError, BundleError
 from fmmt_deploy.parity import trial
-from fmmt_deploy.parity.trial import try_engines
+from fmmt_deploy.parity.trial import try_engine_files, try_engines
 from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import SimulatedTensorRT, use_simulated, write_simulated_engines
 from tests.parity.misconduct import behaving, rows_leak
@@ -112,3 +113,13 @@ def test_an_engine_built_again_is_tried_again(bundle: Bundle) -> None:
     verdict_path(file.path).write_bytes(b"")
     with pytest.raises(ArtefactError, match="has not been held against itself yet"):
         open_engines(bundle, "trt-rtx")
+
+
+def test_an_engine_built_again_meanwhile_was_not_tried(bundle: Bundle, simulated: SimulatedTensorRT) -> None:
+    """Another process puts another plan in its place, between its being opened and its verdict."""
+    files = write_simulated_engines(bundle, trusted=False)
+    (file,) = files.values()
+    write_engine(bundle.path / "engines", file.about, memoryview(b"another plan"))
+    assert try_engine_files(bundle, files, simulated.device).passed
+    assert verdict_path(file.path).exists()
+    assert read_verdict(file.path) is None
