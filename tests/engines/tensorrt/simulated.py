@@ -149,6 +149,7 @@ class SimulatedEngine:
         return self.profiles[profile][name]
 
     def create_execution_context(self, how: Any) -> SimulatedContext | None:
+        self.trt.device.outside_capture("create_execution_context")
         strategy = how.strategy if isinstance(how, SimulatedConfig) else how
         managed = strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED  # type: ignore[attr-defined]
         if not managed or not self.trt.allows("create_execution_context", self.logger):
@@ -214,6 +215,7 @@ class SimulatedContext:
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         del stream
+        self._trt.device.outside_capture("set_optimization_profile_async")
         self._profile, self._shapes = profile, {}
         return 0 <= profile < len(self._engine.profiles) and self._allows("set_optimization_profile_async")
 

@@ -49,6 +49,7 @@ class Memory:
     address: int
     array: Bytes
     size: int
+    is_pinned: bool = False
     is_alive: bool = True
     history: dict[tuple[int, int, bool, int], int] = field(default_factory=dict)
 
@@ -118,23 +119,26 @@ class SimulatedDevice:
     # memory
 
     def allocate(self, size_bytes: int) -> int:
-        self._outside_capture("allocate")
+        self.outside_capture("allocate")
         used = sum(m.size for m in self._memories.values() if m.is_alive)
         if used + size_bytes > self._memory_bytes:
             raise OutOfMemoryError(f"The GPU has no memory left: {size_bytes} bytes were asked for.")
         return self._new_memory(size_bytes).address
 
     def free(self, address: int) -> None:
-        self._outside_capture("free")
+        self.outside_capture("free")
+        self._expect("free", (address, False))
         self._kill(address)
 
     def pin(self, size_bytes: int) -> Pinned:
-        self._outside_capture("pin")
+        self.outside_capture("pin")
         memory = self._new_memory(size_bytes)
+        memory.is_pinned = True
         return Pinned(memory.address, memory.array)
 
     def unpin(self, memory: Pinned) -> None:
-        self._outside_capture("unpin")
+        self.outside_capture("unpin")
+        self._expect("unpin", (memory.address, True))
         self._kill(memory.address)
 
     def bytes_at(self, address: int, size: int) -> Bytes:
@@ -146,6 +150,14 @@ class SimulatedDevice:
         if not memory.is_alive:
             raise SimulationError(f"{size} bytes at {address:#x} are freed")
         return memory.array[address - memory.address : address - memory.address + size]
+
+    def _expect(self, name: str, *places: tuple[int, bool]) -> None:
+        """Memory is the host's or the device's, as a call of CUDA's says which."""
+        for address, pinned in places:
+            at = bisect_right(self._bases, address) - 1
+            memory = self._memories[self._bases[at]] if at >= 0 else None
+            if memory is not None and address < memory.address + memory.size and memory.is_pinned != pinned:
+                raise SimulationError(f"{name}: {address:#x} is {'device' if pinned else 'pinned'} memory")
 
     def _new_memory(self, size: int) -> Memory:
         address, self._next = self._next, self._next + -(-size // ALIGNMENT) * ALIGNMENT + 16 * ALIGNMENT
@@ -175,7 +187,7 @@ class SimulatedDevice:
             raise SimulationError("a stream is destroyed while work is on it")
 
     def synchronize_stream(self, stream: int) -> None:
-        self._outside_capture("synchronize_stream")
+        self.outside_capture("synchronize_stream")
         self._run_until(Mark(stream, self.streams[stream].number, {}))
         _merge(self._host, self.streams[stream].clock)
 
@@ -196,7 +208,7 @@ class SimulatedDevice:
         self._put(stream, "wait", None, waits_for=mark)
 
     def synchronize_event(self, event: int) -> None:
-        self._outside_capture("synchronize_event")
+        self.outside_capture("synchronize_event")
         mark = self._marked(event)
         self._run_until(mark)
         _merge(self._host, mark.clock)
@@ -210,14 +222,17 @@ class SimulatedDevice:
     # work
 
     def upload(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
+        self._expect("upload", (destination, False), (source, True))
         self._move("upload", destination, source, size_bytes, stream)
 
     def download(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
+        self._expect("download", (destination, True), (source, False))
         self._move("download", destination, source, size_bytes, stream)
 
     def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
         if abs(destination - source) < size_bytes:
             raise SimulationError("a copy overlaps itself")
+        self._expect("copy", (destination, False), (source, False))
         self._move("copy", destination, source, size_bytes, stream)
 
     def fill(self, destination: int, byte: int, size_bytes: int, stream: int) -> None:
@@ -338,7 +353,8 @@ class SimulatedDevice:
         handles = {"stream": self.streams, "event": self.events, "graph": self.graphs}
         return memory + [f"{name} {handle}" for name, kind in handles.items() for handle in kind]
 
-    def _outside_capture(self, what: str) -> None:
+    def outside_capture(self, what: str) -> None:
+        """For what must not happen while this thread captures, because it may allocate or wait."""
         if self._capture is not None:
             raise SimulationError(f"{what} during a capture")
 

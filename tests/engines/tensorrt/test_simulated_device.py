@@ -63,12 +63,23 @@ def allocation_in_capture(device: D, stream: int) -> None:
     device.allocate(256)
 
 
+def the_wrong_way(device: D, stream: int) -> None:
+    device.upload(device.pin(256).address, device.allocate(256), 256, stream)
+
+
+def pinned_as_if_on_the_device(device: D, stream: int) -> None:
+    del stream
+    device.free(device.pin(256).address)
+
+
 WRONG: dict[str, tuple[Callable[[D, int], None], str]] = {
     "out of bounds": (out_of_bounds, "out of bounds"),
     "freed": (freed, "freed"),
     "freed in use": (freed_in_use, "freed while work uses it"),
     "freed twice": (freed_twice, "freed twice"),
     "host memory": (host_memory, "out of bounds"),
+    "the wrong way": (the_wrong_way, "is pinned memory"),
+    "pinned as if on the device": (pinned_as_if_on_the_device, "is pinned memory"),
     "overlap": (overlap, "overlaps"),
     "unrecorded": (unrecorded, "never recorded"),
     "race": (race, "does not wait for another stream"),
