@@ -73,7 +73,7 @@ def _built(flavour: FlavourName, precision: Precision, leaves: float) -> Iterato
     itself = partial(preparing.agrees_with_itself, flavour=flavour, precision=precision)
     graphs = ("model",) if precision == "fp32" else (f"cast {precision}",)
     yield Step(f"build {name}", 150, build, gpu=False, needs=graphs, leaves=leaves)
-    yield Step(f"consistency {name}", 90, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
+    yield Step(f"consistency {name}", 120, itself, needs=(f"build {name}",), leaves=leaves, readies=name)
     yield _held(name, (f"build {name}",), leaves)
     if flavour == "trt-rtx" and not leaves:  # it compiles by shape when it runs; those that matter less do it then
         tested = (f"consistency {name}", f"parity {name}")
