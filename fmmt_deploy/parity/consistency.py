@@ -184,7 +184,7 @@ def _later_calls(asker: Asker) -> Iterator[Finding]:
 
 
 def _parts(asker: Asker) -> Iterator[Finding]:
-    """Many rows, so many at a time, against all at once; and more than the engine takes at once."""
+    """Many rows, so many at a time, against all at once; and more than the engine takes at once, against rows alone."""
     smallest, _, largest = asker.corners.widest[asker.corners.rows]
     rows = min(largest, max(2, smallest))
     total = largest if smallest == 1 else largest // rows * rows
@@ -195,10 +195,7 @@ def _parts(asker: Asker) -> Iterator[Finding]:
         yield from asker.compare(one, other, f"{asker.asked}, {rows} at a time, row {row}", other_shape=True)
     if shape_ranges(asker.engine) is not None:
         inputs = asker.probe(asker.corners.usual, **{asker.corners.rows: 2 * largest})
-        found = asker.start(inputs)
-        for row in range(total):
-            one, other = (answer_of(asker.graph, inputs, outputs, row) for outputs in (right, found))
-            yield from asker.compare(one, other, f"{asker.asked}, row {row}", other_shape=True)
+        yield from asker.rows_alone(inputs, asker.start(inputs))
 
 
 Check = Callable[[Asker], Iterator[Finding]]

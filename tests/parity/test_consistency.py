@@ -182,6 +182,25 @@ def test_an_engine_is_asked_only_what_it_takes(tiny_bundle: Bundles) -> None:
     assert set(seen) == {2, 3, 4, 8}
 
 
+class RepeatingEngine(RangedEngine):
+    """Of more faces than it takes at once, the second part is answered as the first was."""
+
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
+        faces = arrays_from_values(inputs)["faces"]
+        answers = super().run(inputs)["face_logits"]
+        return {"face_logits": np.concatenate([answers[:8], answers[:-8]]) if len(faces) > 8 else answers}
+
+
+def test_more_than_it_takes_at_once(tiny_bundle: Bundles) -> None:
+    def repeating(engines: Engines) -> Engines:
+        engine = RepeatingEngine(engines["swin"], lambda outputs: outputs)
+        engine.seen = []
+        return Engines("ort", {"swin": engine})
+
+    report = tried(tiny_bundle("roberta"), repeating)
+    assert {check.name for check in report.checks if not check.passed} == {"parts"}
+
+
 def test_corners() -> None:
     narrow, wide = {"dialogues": (1, 1, 1), "tokens": (2, 128, 512)}, {"dialogues": (1, 8, 32), "tokens": (2, 64, 256)}
     corners = Corners("dialogues", (narrow, wide))
