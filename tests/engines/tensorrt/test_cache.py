@@ -123,6 +123,8 @@ def test_foreign_files(tmp_path: Path) -> None:
     assert "not a file of ours" in str(find_engine(tmp_path, KEY))
     write_sealed(path, {"schema": 2}, memoryview(PLAN))
     assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
+    written(tmp_path, schema=2)  # like ours in all else
+    assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
     write_sealed(path, {"schema": 1, "key": {}}, memoryview(PLAN))
     assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
     ((listed, wrong),) = list_engines(tmp_path)

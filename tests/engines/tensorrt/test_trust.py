@@ -1,5 +1,6 @@
 """Verdicts beside engines: about one plan only, and nothing else is taken for one."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,9 @@ def test_every_bit_of_a_verdict_counts(engine: Path) -> None:
 
 def test_a_verdict_of_another_version(engine: Path) -> None:
     write_sealed(verdict_path(engine), {"schema": 2, "passed": "yes"}, memoryview(b""))
+    assert read_verdict(engine) is None
+    later = asdict(replace(judge(engine), schema=2))  # like ours in all else
+    write_sealed(verdict_path(engine), later, memoryview(b""))
     assert read_verdict(engine) is None
 
 
