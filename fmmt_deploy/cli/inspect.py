@@ -14,6 +14,7 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.engines.tensorrt.cache import EngineKey
     from fmmt_deploy.export.costs import GraphCost, Workload
     from fmmt_deploy.training.checkpoints import Checkpoint
 
@@ -68,8 +69,9 @@ def _inspect_bundle(path: Path, workload: Workload, output: Output) -> None:
         "size_bytes": size,
     }
     costs = costs_of_bundle(bundle, workload)
-    document |= {"workload": workload, "costs": costs, "manifest": asdict(manifest)}
-    output.result(document, *_bundle_parts(bundle, size, sizes), _costs_table(costs, workload))
+    engines, tables = _engines(bundle)
+    document |= {"workload": workload, "costs": costs, "manifest": asdict(manifest), "engines": engines}
+    output.result(document, *_bundle_parts(bundle, size, sizes), *tables, _costs_table(costs, workload))
 
 
 def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
@@ -97,6 +99,37 @@ def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
         Table("", ("graph", "precision", "file"), graphs),
         Table("", ("file", "size", "SHA-256"), files),
     ]
+
+
+def _engines(bundle: Bundle) -> tuple[list[dict[str, object]], list[Table]]:
+    """What the engine files of a bundle say of themselves; their plans are neither read nor checked."""
+    from fmmt_deploy.engines.tensorrt.cache import FOLDER, list_engines
+    from fmmt_deploy.engines.tensorrt.trust import read_verdict
+
+    documents, rows = [], []
+    for path, about in list_engines(bundle.path / FOLDER):
+        size = path.stat().st_size
+        document: dict[str, object] = {"path": path, "size_bytes": size}
+        if isinstance(about, str):
+            document["problem"], told = about, ("–", "–", about)
+        else:
+            verdict, ours = read_verdict(path), _is_of(bundle, about.key)
+            document |= {"about": about, "of_this_bundle": ours, "self_consistency": verdict}
+            state = "not tried" if verdict is None else f"{'passed' if verdict.passed else 'FAILED'} on {verdict.gpu}"
+            target = about.key.target
+            machine = target.gpu or ", ".join(target.compute_capabilities)
+            told = (f"{about.key.flavour} {about.key.version}", machine, state if ours else "of another graph")
+        documents.append(document)
+        rows.append((path.name, readable_bytes(size), *told))
+    heads = ("engine", "size", "by", "for", "self-consistency")
+    return documents, [Table("", heads, rows)] if rows else []
+
+
+def _is_of(bundle: Bundle, key: EngineKey) -> bool:
+    from fmmt_deploy.engines.tensorrt.cache import graph_sha256
+
+    has = key.precision in bundle.manifest.graphs.get(key.graph, {})
+    return has and graph_sha256(bundle, key.graph, key.precision) == key.graph_sha256
 
 
 def _costs_table(costs: Sequence[GraphCost], workload: Workload) -> Table:

@@ -1,15 +1,21 @@
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.tensorrt.cache import graph_sha256
+from fmmt_deploy.engines.tensorrt.target import PORTABLE
+from fmmt_deploy.engines.tensorrt.trust import write_verdict
 from tests.bundle.samples import FULL, make_bundle
 from tests.cli.running import REPOSITORY, exit_code, in_own_process
+from tests.engines.tensorrt.engine_files import KEY, written
 from tests.golden import GOLDEN
 
 PUBLISHED = GOLDEN / "roberta" / "pretrained_model"
@@ -40,6 +46,32 @@ def test_bundle_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert expected in text
     assert bundle.manifest.files["swin.onnx"].sha256[:16] in text
     assert max(map(len, text.replace(str(bundle.path), "").splitlines())) <= 100
+
+
+def test_engines(tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the cache holds, and whether it is of any use: made-up plans, as no plan is read."""
+    bundle = Bundle.open(Path(shutil.copytree(tiny_bundle("unimodal").path, tmp_path / "bundle")))
+    key = replace(KEY, graph="unimodal", precision="fp32", graph_sha256=graph_sha256(bundle, "unimodal", "fp32"))
+    folder = bundle.path / "engines"
+    tried = written(folder, key)
+    write_verdict(tried, checks=("unimodal: repeat",), failed=(), gpu="NVIDIA L4", version=key.version)
+    failed = written(folder, replace(key, version="1.7.2"))
+    write_verdict(failed, checks=("unimodal: repeat",), failed=("unimodal: repeat",), gpu="NVIDIA L4", version="1.7.2")
+    written(folder, replace(key, version="1.7.3"))
+    written(folder, replace(key, graph_sha256="0" * 64, target=PORTABLE))
+    (folder / "broken.engine").write_bytes(b"x")
+    assert exit_code("inspect", str(bundle.path)) == 0
+    text = capsys.readouterr().out
+    for expected in ("passed on", "FAILED on", "not tried", "of another graph", "8.0, 8.6, 8.9,", "1.7.2"):
+        assert expected in text
+    assert exit_code("inspect", str(bundle.path), "--json") == 0
+    engines = {Path(engine["path"]).name: engine for engine in json.loads(capsys.readouterr().out)["engines"]}
+    assert len(engines) == 5
+    assert engines["broken.engine"]["problem"] == "not a file of ours, or cut short"
+    assert engines[tried.name]["about"]["key"]["target"]["gpu"] == "NVIDIA L4"
+    assert engines[tried.name]["self_consistency"]["failed"] == []
+    assert engines[failed.name]["self_consistency"]["failed"] == ["unimodal: repeat"]
+    assert [engine["of_this_bundle"] for engine in engines.values() if "about" in engine].count(False) == 1
 
 
 def test_damaged_and_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
