@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 
-# Prints a command as one would type it, then runs it.
+# Prints a command as one would type it, quoted where a shell needs it, then runs it.
 step() {
-  printf '\n$ %s\n' "$*"
+  printf '\n$%s\n' "$(printf ' %q' "$@")"
   "$@"
 }
 
