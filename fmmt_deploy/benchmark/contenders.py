@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from fmmt_deploy.benchmark.choices import Choice, published_choice
 from fmmt_deploy.benchmark.device import device_wait
@@ -21,7 +22,7 @@ __all__ = ["contenders_of", "opened_contenders", "published_contender", "tokens_
 
 @contextmanager
 def opened_contenders(
-    bundle: Bundle, choices: Sequence[Choice], published: bool, batch_size: int, threads: int
+    bundle: Bundle, choices: Sequence[Choice], published: bool, batch_size: int, threads: int, cache: Path | None = None
 ) -> Iterator[list[Contender]]:
     """Every engine in every way of working, and the published loop on PyTorch first if it is asked for.
 
@@ -37,7 +38,7 @@ def opened_contenders(
     with ExitStack() as stack:
         wanted = {**by_name, baseline.name: baseline} if published else by_name
         opened = {
-            name: stack.enter_context(open_engines(bundle, choice.kind, choice.precisions, threads))
+            name: stack.enter_context(open_engines(bundle, choice.kind, choice.precisions, threads, cache))
             for name, choice in wanted.items()
         }
         contenders = [published_contender(bundle, baseline, opened[baseline.name])] if published else []

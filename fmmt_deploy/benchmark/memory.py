@@ -15,7 +15,7 @@ from fmmt_deploy.errors import FmmtError
 __all__ = ["peak_bytes"]
 
 
-def peak_bytes(bundle: Path, choice: Choice, threads: int) -> int:
+def peak_bytes(bundle: Path, choice: Choice, threads: int, cache: Path | None = None) -> int:
     """Largest resident memory, not counting a GPU's, while a process opens a bundle and answers its self-test.
 
     Raises:
@@ -29,6 +29,7 @@ def peak_bytes(bundle: Path, choice: Choice, threads: int) -> int:
         choice.kind,
         text_from_precisions(choice.precisions),
         str(threads),
+        *([str(cache)] if cache else []),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -36,7 +37,7 @@ def peak_bytes(bundle: Path, choice: Choice, threads: int) -> int:
     return int(json.loads(done.stdout))
 
 
-def _main(bundle: str, kind: str, precision: str, threads: str) -> None:
+def _main(bundle: str, kind: str, precision: str, threads: str, *cache: str) -> None:
     from fmmt_deploy.benchmark.choices import choice_from_option
     from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.bundle.store import Bundle
@@ -44,7 +45,8 @@ def _main(bundle: str, kind: str, precision: str, threads: str) -> None:
 
     opened = Bundle.open(Path(bundle), verify=False)
     choice = choice_from_option(f"{kind}:{precision}", opened.manifest.architecture)
-    with open_engines(opened, choice.kind, choice.precisions, int(threads)) as engines:
+    folder = Path(cache[0]) if cache else None
+    with open_engines(opened, choice.kind, choice.precisions, int(threads), folder) as engines:
         for graph, stage in self_test_of(opened).items():
             engines[graph].run(stage.inputs)
     json.dump(_own_peak_bytes(), sys.stdout)

@@ -10,6 +10,7 @@ import typer
 
 from fmmt_deploy.cli.options import (
     BatchSize,
+    EngineCache,
     FacesDir,
     JsonOutput,
     Limit,
@@ -48,6 +49,7 @@ def bench(
             "several times; default ort.",
         ),
     ] = None,
+    cache: EngineCache = None,
     baseline: Annotated[
         Literal["published"] | None,
         typer.Option("--baseline", help="The published loop on PyTorch, on the GPU in FP16 if an engine is there."),
@@ -93,7 +95,7 @@ def bench(
         if random is not None:
             bundle = _random_bundle(random, Path(scratch) / "bundle", shown)
         assert bundle is not None
-        session = Session(shown, bundle, threads, batch_size)
+        session = Session(shown, bundle, threads, batch_size, cache=cache)
         if data is not None:
             workloads = [session.dataset(data, split, faces_dir, limit)]
         else:
@@ -101,7 +103,7 @@ def bench(
         choices = [choice_from_option(text, session.architecture) for text in dict.fromkeys(engine or ["ort"])]
         reports = [_measured(session, choices, baseline, rounds, workload, shown) for workload in workloads]
         shown.status("measuring memory, an engine at a time")
-        memory = {choice.name: peak_bytes(session.bundle.path, choice, session.threads) for choice in choices}
+        memory = {choice.name: peak_bytes(session.bundle.path, choice, session.threads, cache) for choice in choices}
     rows = [(name, readable_bytes(peak)) for name, peak in memory.items()]
     shown.result(
         {"model": random or bundle, "reports": [report.to_json() for report in reports], "peak_bytes": memory},
@@ -141,7 +143,9 @@ def _measured(
     from fmmt_deploy.benchmark.run import measure
 
     shown.status(f"measuring {workload.source}")
-    opened = opened_contenders(session.bundle, choices, baseline is not None, session.batch_size, session.threads)
+    opened = opened_contenders(
+        session.bundle, choices, baseline is not None, session.batch_size, session.threads, session.cache
+    )
     with opened as contenders:
         total = len(contenders) * rounds * len(workload.dialogues)
         on_gpu = any(contender.device == "cuda" for contender in contenders)

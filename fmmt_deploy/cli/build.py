@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmmt_deploy.cli.options import BundlePath, DryRun, Force, JsonOutput, PrecisionText, Quiet
+from fmmt_deploy.cli.options import BundlePath, DryRun, EngineCache, Force, JsonOutput, PrecisionText, Quiet
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
@@ -47,9 +47,7 @@ def build(
         list[str] | None,
         typer.Option("--require", metavar="TYPE>=SHARE", help="Ends with 9 if less of a graph's work is of that type."),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Where engines are kept; default in the bundle.")
-    ] = None,
+    cache: EngineCache = None,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: JsonOutput = False,
@@ -62,9 +60,10 @@ def build(
     from fmmt_deploy.bundle.precisions import precisions_from_option
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.calibration.requirements import requirement_from_option
+    from fmmt_deploy.engines.tensorrt.cache import engine_folder
     from fmmt_deploy.engines.tensorrt.flavour import import_flavour
     from fmmt_deploy.engines.tensorrt.gpu import current_gpu
-    from fmmt_deploy.engines.tensorrt.obtain import engine_folder, engine_key
+    from fmmt_deploy.engines.tensorrt.obtain import engine_key
     from fmmt_deploy.engines.tensorrt.options import BuildOptions
     from fmmt_deploy.engines.tensorrt.profiles import default_profiles, read_profiles
 

@@ -12,6 +12,7 @@ from fmmt_deploy.cli.options import (
     BundlePath,
     DataPath,
     Engine,
+    EngineCache,
     EngineKind,
     FacesDir,
     JsonOutput,
@@ -40,6 +41,7 @@ def evaluate(
     split: Split = "test",
     engine: Engine = "ort",
     precision: PrecisionText = "fp32",
+    cache: EngineCache = None,
     reference: Annotated[
         EngineKind | None,
         typer.Option("--reference", help="Compare with this engine in float32; ends with 5 where they differ."),
@@ -72,7 +74,7 @@ def evaluate(
     if seeds > 1 and noise != "gumbel":
         raise UsageError(f"--seeds {seeds} needs noise that depends on a seed.", fix="Add --noise gumbel.")
     shown = Output("eval", as_json, quiet)
-    session = Session(shown, bundle, threads, batch_size, precision)
+    session = Session(shown, bundle, threads, batch_size, precision, cache)
     dataset = session.dataset(data, split, faces_dir, limit)
     known = {u.id: u.label for dialogue in dataset.dialogues for u in dialogue.utterances}
     labels = [known[utterance] for utterance in dataset.order]

@@ -13,6 +13,7 @@ __all__ = [
     "DataPath",
     "DryRun",
     "Engine",
+    "EngineCache",
     "EngineKind",
     "FacesDir",
     "Force",
@@ -59,6 +60,10 @@ PrecisionText: TypeAlias = Annotated[
         metavar="TYPE|GRAPH=TYPE,…",
         help="Which of the bundle's graphs: fp32, fp16 or bf16 for all, or for each by name; see `fmmt cast`.",
     ),
+]
+EngineCache: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Where TensorRT's engines are kept; default in the bundle."),
 ]
 JsonOutput: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no status lines.")]

@@ -12,6 +12,7 @@ from fmmt_deploy.cli.options import (
     BatchSize,
     BundlePath,
     Engine,
+    EngineCache,
     FacesDir,
     JsonOutput,
     Limit,
@@ -36,6 +37,7 @@ def parity(
     bundle: BundlePath,
     engine: Engine = "ort",
     precision: PrecisionText = "fp32",
+    cache: EngineCache = None,
     against_itself: Annotated[
         bool,
         typer.Option("--self", help="Needs no reference: are answers the same in any batch, order, size and padding?"),
@@ -84,7 +86,7 @@ def parity(
             "--reference recorded has answers for the bundle's self-test only.", fix="Leave out --data, or use torch."
         )
     shown = Output("parity", as_json, quiet)
-    session = Session(shown, bundle, threads, batch_size, precision)
+    session = Session(shown, bundle, threads, batch_size, precision, cache)
     stages = self_test_of(session.bundle)
     if against_itself:
         _against_itself(shown, session, engine)
@@ -108,7 +110,7 @@ def _against_itself(shown: Output, session: Session, kind: EngineKind) -> None:
     from fmmt_deploy.parity.trial import try_engines
 
     if kind in ("trt", "trt-rtx"):
-        report = try_engines(session.bundle, kind, session.precisions)
+        report = try_engines(session.bundle, kind, session.precisions, session.cache)
     else:
         with session.engines(kind) as engines:
             report = self_consistency(session.architecture, engines, self_test_of(session.bundle))
@@ -122,4 +124,4 @@ def _opened(session: Session, kind: EngineKind) -> Engines:
         return session.engines(kind)
     from fmmt_deploy.engines.tensorrt.load import engines_from_bundle
 
-    return engines_from_bundle(session.bundle, kind, session.precisions, trusted_only=False)
+    return engines_from_bundle(session.bundle, kind, session.precisions, cache=session.cache, trusted_only=False)

@@ -13,6 +13,7 @@ from fmmt_deploy.cli.options import (
     DataPath,
     DryRun,
     Engine,
+    EngineCache,
     FacesDir,
     Force,
     JsonOutput,
@@ -36,6 +37,7 @@ def run(
     split: Split = "test",
     engine: Engine = "ort",
     precision: PrecisionText = "fp32",
+    cache: EngineCache = None,
     batch_size: BatchSize = 8,
     threads: Threads = 0,
     noise: Noise = "none",
@@ -56,7 +58,7 @@ def run(
 
     shown = Output("run", as_json, quiet)
     check_new_file(out, force)
-    session = Session(shown, bundle, threads, batch_size, precision)
+    session = Session(shown, bundle, threads, batch_size, precision, cache)
     dataset = session.dataset(data, split, faces_dir, limit)
     draws = session.noise(noise, seed, dataset)
     document = {

@@ -26,14 +26,21 @@ class Session:
         threads: To compute with; 0 is as many as there are.
         batch_size: Utterances at a time.
         precision: Which of its graphs, as in `--precision`.
+        cache: Where TensorRT's engines are kept; default in the bundle.
     """
 
     labels = EMOTIONS
 
     def __init__(
-        self, shown: Output, path: Path, threads: int = 0, batch_size: int = 8, precision: str = "fp32"
+        self,
+        shown: Output,
+        path: Path,
+        threads: int = 0,
+        batch_size: int = 8,
+        precision: str = "fp32",
+        cache: Path | None = None,
     ) -> None:
-        self._shown, self.batch_size = shown, batch_size
+        self._shown, self.batch_size, self.cache = shown, batch_size, cache
         self.threads = threads or default_threads()
         self.bundle = Bundle.open(path)
         self.architecture = self.bundle.manifest.architecture
@@ -54,7 +61,11 @@ class Session:
 
     def engines(self, kind: EngineKind) -> Engines:
         """Opens the bundle's graphs."""
-        return open_engines(self.bundle, kind, self.precisions, self.threads)
+        if kind == "ort" and {"fp16", "bf16"} & set(self.precisions.values()):
+            self._shown.status(
+                "ONNX Runtime computes float16 in float32 on a CPU: --engine emulated rounds as a GPU does"
+            )
+        return open_engines(self.bundle, kind, self.precisions, self.threads, self.cache)
 
     def reference(self, kind: EngineKind) -> Engines:
         """Opens the bundle's float32 graphs."""

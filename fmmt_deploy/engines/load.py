@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fmmt_deploy.bundle.precisions import Precisions, float32
 from fmmt_deploy.bundle.store import Bundle
@@ -12,7 +13,11 @@ __all__ = ["default_threads", "open_engines"]
 
 
 def open_engines(
-    bundle: Bundle, kind: EngineKind, precisions: Precisions | None = None, threads: int | None = None
+    bundle: Bundle,
+    kind: EngineKind,
+    precisions: Precisions | None = None,
+    threads: int | None = None,
+    cache: Path | None = None,
 ) -> Engines:
     """Opens all graphs of a bundle.
 
@@ -21,6 +26,7 @@ def open_engines(
         kind: Which backend; only that one's packages are imported.
         precisions: Which of its graphs; default float32 throughout.
         threads: Threads within an operator, on the CPU; default `default_threads()`.
+        cache: Where TensorRT's engines are kept; default in the bundle.
 
     Raises:
         EnvironmentProblem: The backend's packages, or a GPU, are missing.
@@ -45,7 +51,7 @@ def open_engines(
         case "trt" | "trt-rtx":
             from fmmt_deploy.engines.tensorrt.load import engines_from_bundle as open_tensorrt
 
-            return open_tensorrt(bundle, kind, chosen)
+            return open_tensorrt(bundle, kind, chosen, cache=cache)
 
 
 def default_threads() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.selftest import self_test_of
@@ -20,7 +21,9 @@ from fmmt_deploy.types import GraphName
 __all__ = ["try_engine_files", "try_engines"]
 
 
-def try_engines(bundle: Bundle, flavour: FlavourName, precisions: Precisions) -> ConsistencyReport:
+def try_engines(
+    bundle: Bundle, flavour: FlavourName, precisions: Precisions, cache: Path | None = None
+) -> ConsistencyReport:
     """Holds a bundle's engines against themselves, those that `fmmt run` would take; see `try_engine_files`.
 
     Raises:
@@ -29,7 +32,7 @@ def try_engines(bundle: Bundle, flavour: FlavourName, precisions: Precisions) ->
     """
     device = open_device()
     version = str(import_flavour(flavour).__version__)
-    return try_engine_files(bundle, find_engines(bundle, flavour, precisions, device, version), device)
+    return try_engine_files(bundle, find_engines(bundle, flavour, precisions, device, version, cache), device)
 
 
 def try_engine_files(bundle: Bundle, files: Mapping[GraphName, EngineFile], device: Device) -> ConsistencyReport:

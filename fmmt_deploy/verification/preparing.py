@@ -15,10 +15,11 @@ from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.selftest import self_test_of
 from fmmt_deploy.calibration.cast import cast_bundle, check_castable, plan_casts, shares_of
 from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.engines.tensorrt.cache import engine_folder
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, import_flavour, title
 from fmmt_deploy.engines.tensorrt.gpu import current_gpu
 from fmmt_deploy.engines.tensorrt.load import engines_from_bundle
-from fmmt_deploy.engines.tensorrt.obtain import engine_folder, engine_key, obtain_engine
+from fmmt_deploy.engines.tensorrt.obtain import engine_key, obtain_engine
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profiles, default_profiles, read_profiles
 from fmmt_deploy.errors import EnvironmentProblem

@@ -32,6 +32,7 @@ __all__ = [
     "EngineFile",
     "EngineKey",
     "Miss",
+    "engine_folder",
     "engine_path",
     "find_engine",
     "find_runnable",
@@ -136,6 +137,11 @@ def graph_sha256(bundle: Bundle, graph: GraphName, precision: Precision) -> str:
     names = [path.name, *sorted(external_data_locations(path))]
     files = {name: bundle.manifest.files[(folder / name).relative_to(bundle.path).as_posix()].sha256 for name in names}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def engine_folder(bundle: Bundle, cache: Path | None = None) -> Path:
+    """Where a bundle's engines are: in it, or in the folder given."""
+    return bundle.path / FOLDER if cache is None else cache
 
 
 def engine_path(folder: Path, key: EngineKey) -> Path:

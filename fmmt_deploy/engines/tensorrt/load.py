@@ -12,7 +12,7 @@ from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.precisions import Precisions, text_from_precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.protocol import Engine, EngineKind, Engines
-from fmmt_deploy.engines.tensorrt.cache import FOLDER, EngineFile, EngineKey, Miss, find_runnable, graph_sha256
+from fmmt_deploy.engines.tensorrt.cache import EngineFile, EngineKey, Miss, engine_folder, find_runnable, graph_sha256
 from fmmt_deploy.engines.tensorrt.device import Device
 from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, collected, import_flavour, logger, title
@@ -60,6 +60,7 @@ def engines_from_bundle(
     kind: EngineKind,
     precisions: Precisions,
     *,
+    cache: Path | None = None,
     trusted_only: bool = True,
     options: RunOptions | None = None,
 ) -> Engines:
@@ -69,6 +70,7 @@ def engines_from_bundle(
         bundle: The bundle.
         kind: `trt` or `trt-rtx`.
         precisions: Of each graph.
+        cache: Where the engines are kept; default in the bundle.
         trusted_only: Refuse engines that did not pass the self-consistency gate on this GPU; only the gate does not.
         options: How to run them.
 
@@ -83,7 +85,7 @@ def engines_from_bundle(
         raise UsageError(f"{kind} is no TensorRT.", fix=f"Use one of {', '.join(FLAVOURS)}.")
     device = open_device()
     trt = import_flavour(flavour)
-    files = find_engines(bundle, flavour, precisions, device, str(trt.__version__))
+    files = find_engines(bundle, flavour, precisions, device, str(trt.__version__), cache)
     if trusted_only:
         for file in files.values():
             check_trusted(file.path, device.gpu.name)
@@ -92,7 +94,12 @@ def engines_from_bundle(
 
 
 def find_engines(
-    bundle: Bundle, flavour: FlavourName, precisions: Precisions, device: Device, version: str
+    bundle: Bundle,
+    flavour: FlavourName,
+    precisions: Precisions,
+    device: Device,
+    version: str,
+    cache: Path | None = None,
 ) -> dict[GraphName, EngineFile]:
     """The best engine of each graph that runs here.
 
@@ -102,6 +109,7 @@ def find_engines(
         precisions: Of each graph.
         device: This machine's GPU.
         version: The full version of that TensorRT here.
+        cache: Where they are kept; default in the bundle.
 
     Raises:
         BundleError: There is none for one of the graphs.
@@ -118,13 +126,13 @@ def find_engines(
             version=version,
             target=target_of(flavour, device.gpu),
         )
-        file = find_runnable(bundle.path / FOLDER, key)
+        file = find_runnable(engine_folder(bundle, cache), key)
         if isinstance(file, Miss):
-            asked = text_from_precisions(precisions)
+            asked, at = text_from_precisions(precisions), "" if cache is None else f" --cache {cache}"
             raise BundleError(
                 f"The bundle {bundle.path} has no {key.precision} engine of {graph} that runs here.",
                 why="; ".join(file.reasons) or f"Nothing was built for {title(flavour)} yet.",
-                fix=f"fmmt build -b {bundle.path} --engine {flavour} --precision {asked}",
+                fix=f"fmmt build -b {bundle.path} --engine {flavour} --precision {asked}{at}",
                 path=bundle.path,
             )
         found[graph] = file

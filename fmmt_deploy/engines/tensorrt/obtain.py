@@ -11,7 +11,6 @@ from fmmt_deploy.bundle.products import flops_share
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.build import Plan, Progress, plan_from_onnx
 from fmmt_deploy.engines.tensorrt.cache import (
-    FOLDER,
     EngineAbout,
     EngineFile,
     EngineKey,
@@ -32,7 +31,7 @@ from fmmt_deploy.engines.tensorrt.timing import read_timings, write_timings
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, PrecisionError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Obtained", "engine_folder", "engine_key", "obtain_engine"]
+__all__ = ["Obtained", "engine_key", "obtain_engine"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +49,6 @@ class Obtained:
     file: EngineFile
     plan: Plan | None
     instead_of: tuple[str, ...] = ()
-
-
-def engine_folder(bundle: Bundle, cache: Path | None = None) -> Path:
-    """Where a bundle's engines are: in it, or in the folder given."""
-    return bundle.path / FOLDER if cache is None else cache
 
 
 def engine_key(

@@ -273,6 +273,7 @@ from fmmt_deploy.engines.tensorrt.build import plan_from_onnx
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.target import PORTABLE
 from tests.engines.tensorrt.graphs import PROFILE, typed
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in the background
 steps, path = [], typed(Path(sys.argv[1]))
 def progress(phase, done, total):
     steps.append(phase)

@@ -25,6 +25,7 @@ from fmmt_deploy.engines.tensorrt.cache import (
     EngineFile,
     EngineKey,
     Miss,
+    engine_folder,
     engine_path,
     find_engine,
     find_runnable,
@@ -33,7 +34,7 @@ from fmmt_deploy.engines.tensorrt.cache import (
     write_engine,
 )
 from fmmt_deploy.engines.tensorrt.gpu import Gpu
-from fmmt_deploy.engines.tensorrt.obtain import engine_folder, engine_key, obtain_engine
+from fmmt_deploy.engines.tensorrt.obtain import engine_key, obtain_engine
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profiles, Range, default_profiles
 from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, only_builder, read_sealed, write_sealed
@@ -446,7 +447,8 @@ def test_two_processes_build_once(bundle: Bundle) -> None:
 import sys
 from pathlib import Path
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.tensorrt.obtain import engine_folder, obtain_engine
+from fmmt_deploy.engines.tensorrt.cache import engine_folder
+from fmmt_deploy.engines.tensorrt.obtain import obtain_engine
 from tests.engines.tensorrt.test_cache import key_of
 bundle = Bundle.open(Path(sys.argv[1]))
 print("built" if obtain_engine(bundle, key_of(bundle), engine_folder(bundle)).plan else "found")

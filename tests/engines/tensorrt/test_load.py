@@ -81,6 +81,19 @@ def test_the_command_line(
     assert trt.device.leaks() == []
 
 
+def test_engines_that_are_kept_elsewhere(bundle: Bundle, trt: SimulatedTensorRT, tmp_path: Path) -> None:
+    write_simulated_engines(bundle)
+    (bundle.path / "engines").rename(tmp_path / "kept")
+    with pytest.raises(BundleError, match="no fp32 engine"):
+        open_engines(bundle, "trt-rtx")
+    with pytest.raises(BundleError, match=f"fmmt build .* --cache {tmp_path}$"):
+        open_engines(bundle, "trt-rtx", cache=tmp_path)
+    arguments = ("parity", "-b", str(bundle.path), "--engine", "trt-rtx", "--reference", "recorded", "--cache")
+    assert exit_code(*arguments, str(tmp_path)) == 8
+    assert exit_code(*arguments, str(tmp_path / "kept")) == 0
+    assert trt.executed > 0
+
+
 def numbers(value: object) -> list[float]:
     """All numbers in an answer, in order."""
     if isinstance(value, dict):
