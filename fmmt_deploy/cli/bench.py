@@ -83,13 +83,14 @@ def bench(
 
     from fmmt_deploy.benchmark.choices import choice_from_option
     from fmmt_deploy.benchmark.memory import peak_bytes
-    from fmmt_deploy.cli.sessions import Session
+    from fmmt_deploy.cli.sessions import Session, check_needs_data
     from fmmt_deploy.errors import UsageError
 
     if (bundle is None) == (random is None):
         raise UsageError("A benchmark needs a model.", fix="Give either --bundle DIR or --random full|tiny.")
     if data is not None and faces:
         raise UsageError("--faces shapes made-up dialogues, --data brings real ones.", fix="Leave one of them out.")
+    check_needs_data(data, limit=limit, faces_dir=faces_dir)
     shown = Output("bench", as_json, quiet)
     with tempfile.TemporaryDirectory(prefix="fmmt-bench-") as scratch:
         if random is not None:

@@ -78,7 +78,7 @@ def cast(
     from fmmt_deploy.calibration.cast import audit_ranges, cast_bundle, check_castable, plan_casts
     from fmmt_deploy.calibration.ranges import check_ranges
     from fmmt_deploy.calibration.requirements import requirement_from_option
-    from fmmt_deploy.cli.sessions import Session
+    from fmmt_deploy.cli.sessions import Session, check_needs_data
     from fmmt_deploy.engines.emulated.load import engine_from_onnx
     from fmmt_deploy.parity.run import accept_graph
 
@@ -87,6 +87,7 @@ def cast(
         accept_graph(graph, engine, stages[graph], precision)
         engine.close()
 
+    check_needs_data(data, limit=limit, faces_dir=faces_dir)
     shown = Output("cast", as_json, quiet)
     requirement = None if require is None else requirement_from_option(require)
     session = Session(shown, bundle, threads, precision=precision)

@@ -71,7 +71,7 @@ def parity(
     Example: fmmt parity -b my-bundle --engine ort
     """
     from fmmt_deploy.bundle.selftest import self_test_of
-    from fmmt_deploy.cli.sessions import Session
+    from fmmt_deploy.cli.sessions import Session, check_needs_data
     from fmmt_deploy.errors import UsageError
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test, recorded_engines
     from fmmt_deploy.parity.run import parity as compare
@@ -85,6 +85,7 @@ def parity(
         raise UsageError(
             "--reference recorded has answers for the bundle's self-test only.", fix="Leave out --data, or use torch."
         )
+    check_needs_data(data, limit=limit, faces_dir=faces_dir, noise=None if noise == "none" else noise)
     shown = Output("parity", as_json, quiet)
     session = Session(shown, bundle, threads, batch_size, precision, cache)
     stages = self_test_of(session.bundle)

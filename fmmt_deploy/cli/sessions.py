@@ -10,11 +10,30 @@ from fmmt_deploy.cli.output import Output
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.engines.load import default_threads, open_engines
 from fmmt_deploy.engines.protocol import EngineKind, Engines
+from fmmt_deploy.errors import UsageError
 from fmmt_deploy.pipeline.noise import Noise, noise_from_option
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
 from fmmt_deploy.types import EMOTIONS, DataSet
 
-__all__ = ["Session"]
+__all__ = ["Session", "check_needs_data"]
+
+
+def check_needs_data(data: Path | None, **given: object) -> None:
+    """Refuses options that mean nothing without a data set.
+
+    Args:
+        data: The data set, if there is one.
+        given: Options by name, None where they were not given.
+
+    Raises:
+        UsageError: One was given without data.
+    """
+    asked = [name for name, value in given.items() if value is not None]
+    if data is None and asked:
+        option = asked[0].replace("_", "-")
+        raise UsageError(
+            f"--{option} is about a data set, and none is given.", fix=f"Add --data, or leave out --{option}."
+        )
 
 
 class Session:
