@@ -1,4 +1,4 @@
-"""Adding to a bundle: a new one that shares all its unchanged files, in the place of the old or beside it."""
+"""Adding to a bundle: a new one with all its unchanged files, in the place of the old or beside it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def extend_bundle(
 ) -> Iterator[ExtensionWriter]:
     """Makes a bundle with all files of another one but those that are to be made anew.
 
-    Files are shared by hard links where the file system has them, so that gigabytes cost nothing. A kill at any instant
-    leaves the old bundle or the new one.
+    In its place files are taken over by hard links where the file system has them, so that gigabytes cost nothing.
+    Beside it they are copied: `onnx` takes a weight file with two names for an attack. A kill at any instant leaves the
+    old bundle or the new one.
 
     Args:
         bundle: The other one; its files are never changed.
@@ -77,8 +78,12 @@ def extend_bundle(
         EnvironmentProblem: The disk is full, or the place can't be written.
     """
     in_place = out is None
+    kept = {relative: entry for relative, entry in bundle.manifest.files.items() if relative not in without}
+    needed_bytes += 0 if in_place else sum(entry.size_bytes for entry in kept.values())
     with write_bundle(bundle.path if out is None else out, force or in_place, needed_bytes) as writer:
-        for relative, entry in bundle.manifest.files.items():
-            if relative not in without:
+        for relative, entry in kept.items():
+            if in_place:
                 writer.link_file(relative, bundle.file(relative), entry)
+            else:
+                writer.copy_file(relative, bundle.file(relative))
         yield ExtensionWriter(writer, bundle, in_place)

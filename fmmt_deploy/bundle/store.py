@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -170,6 +171,14 @@ class BundleWriter:
         """
         link_or_copy(source, self.place(relative))
         self._linked[relative] = entry
+
+    def copy_file(self, relative: str, source: Path) -> None:
+        """Copies a file of another bundle.
+
+        Raises:
+            BundleError: The path leaves the bundle.
+        """
+        shutil.copyfile(source, self.place(relative))
 
     def commit(self, manifest: Manifest, replaces: Manifest | None = None) -> Bundle:
         """Puts the bundle in its place, in one step.

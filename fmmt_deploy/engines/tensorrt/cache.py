@@ -28,6 +28,7 @@ from fmmt_deploy.types import GraphName
 
 __all__ = [
     "FOLDER",
+    "SCHEMA",
     "EngineAbout",
     "EngineFile",
     "EngineKey",
@@ -44,7 +45,8 @@ __all__ = [
 FOLDER = "engines"
 """Where a bundle keeps its engines; its manifest does not list them."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the file, and of what `build` does alike for all: raised with either, so that no old engine is taken for new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +218,9 @@ def _first_fit(folder: Path, paths: list[Path], key: EngineKey, unfit: Callable[
     for path in _files(folder, key):
         if path.name not in reasons:
             about = _about(path)
-            reasons[path.name] = about if isinstance(about, str) else _difference(about.key, key)
+            reasons[path.name] = (
+                about if isinstance(about, str) else _difference(about.key, key) or "under another name"
+            )
     return Miss(tuple(f"{name} is {reason}" for name, reason in reasons.items()))
 
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import obtain
 from fmmt_deploy.engines.tensorrt.cache import (
+    SCHEMA,
     EngineAbout,
     EngineFile,
     EngineKey,
@@ -94,6 +95,12 @@ def test_a_file_under_a_false_name_is_told_apart(tmp_path: Path) -> None:
     assert "1.6.0.0, this is 1.7.1.116" in missed.reasons[0]
 
 
+def test_the_same_engine_under_another_name(tmp_path: Path) -> None:
+    written(tmp_path).rename(tmp_path / "swin-fp16-mine.engine")
+    assert find_engine(tmp_path, KEY) == Miss(("swin-fp16-mine.engine is under another name",))
+    assert isinstance(find_runnable(tmp_path, KEY), EngineFile)
+
+
 def test_the_same_graph_only(tmp_path: Path) -> None:
     written(tmp_path, replace(KEY, graph="plm"))
     written(tmp_path, replace(KEY, precision="bf16"))
@@ -122,11 +129,11 @@ def test_foreign_files(tmp_path: Path) -> None:
     path = engine_path(tmp_path, KEY)
     path.write_bytes(b"vtrt" + bytes(1000))
     assert "not a file of ours" in str(find_engine(tmp_path, KEY))
-    write_sealed(path, {"schema": 2}, memoryview(PLAN))
+    write_sealed(path, {"schema": 1}, memoryview(PLAN))
     assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
-    written(tmp_path, schema=2)  # like ours in all else
+    written(tmp_path, schema=1)  # like ours in all else
     assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
-    write_sealed(path, {"schema": 1, "key": {}}, memoryview(PLAN))
+    write_sealed(path, {"schema": SCHEMA, "key": {}}, memoryview(PLAN))
     assert "of another version of fmmt-deploy" in str(find_engine(tmp_path, KEY))
     ((listed, wrong),) = list_engines(tmp_path)
     assert listed == path
