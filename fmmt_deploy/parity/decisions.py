@@ -49,8 +49,7 @@ def compare_decisions(
     Args:
         reference_logits: `(U, 7)`.
         logits: `(U, 7)`.
-        tolerances: How many must agree: its `decisions` and `kept`. One decision of few utterances may change if the
-            two logits are no further apart in the reference than twice what a logit may be off.
+        tolerances: How many must agree: its `decisions` and `kept`.
         reference_kept: `(U, V)`, which faces the reference keeps, if the model has faces.
         kept: `(U, V)`, which faces the engine keeps.
     """
@@ -63,9 +62,8 @@ def compare_decisions(
     different, close = reference != decisions, margins <= TIE_MARGIN
     changed = _rows(different & ~close)
     kept_changed = None if reference_kept is None or kept is None else _rows((reference_kept != kept).any(axis=1))
-    close_calls = all(margins[row] <= 2 * tolerances.logits.atol for row in changed)
     failures = (
-        _too_many("decisions", changed, len(logits), tolerances.decisions.min_share, close_calls),
+        _too_many("decisions", changed, len(logits), tolerances.decisions.min_share),
         _too_many("kept faces", kept_changed or (), len(logits), tolerances.kept.min_share),
     )
     return DecisionComparison(
@@ -93,10 +91,8 @@ def _rows(chosen: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(np.flatnonzero(chosen).tolist())
 
 
-def _too_many(what: str, changed: tuple[int, ...], total: int, min_share: float, close_calls: bool = False) -> str:
-    """What to say if more changed than may. Of few utterances one may, though its share is large, if it is close."""
-    allowed = (1 - min_share) * total
-    if len(changed) <= (max(allowed, 1) if close_calls else allowed):
+def _too_many(what: str, changed: tuple[int, ...], total: int, min_share: float) -> str:
+    if len(changed) <= (1 - min_share) * total:
         return ""
     shown = ", ".join(str(row) for row in changed[:5]) + (" …" if len(changed) > 5 else "")
     return f"{what} of {len(changed)} in {total} utterances differ (at least {min_share:.1%} must agree): rows {shown}"
