@@ -40,8 +40,10 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
 _LARGEST_BYTES = 16 * 2**20
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+Precision = Literal["fp32", "fp16", "bf16", "int8-fp32", "int8", "fp8"]
+"""What a graph's products are computed in. `int8` and `fp8` have 8-bit operands and float16 around them, for GPUs;
+`int8-fp32` has the integers of `int8` and float32 around them, for CPUs."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8-fp32", "int8", "fp8")
 
 _EXPORT_AGAIN = "Export the bundle again with `fmmt export`."
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -45,7 +45,9 @@ EQUIVALENCE_RULES: Mapping[Precision, EquivalenceRule] = {
     "fp32": EquivalenceRule(max_changed_share=0.001, max_f1_drop=0.001),
     "fp16": EquivalenceRule(max_changed_share=0.005, max_f1_drop=0.0025),
     "bf16": EquivalenceRule(max_changed_share=0.010, max_f1_drop=0.005),  # 3 bits of mantissa fewer than fp16
+    "int8-fp32": EquivalenceRule(max_changed_share=0.020, max_f1_drop=0.010),
     "int8": EquivalenceRule(max_changed_share=0.020, max_f1_drop=0.010),
+    "fp8": EquivalenceRule(max_changed_share=0.020, max_f1_drop=0.010),  # as the other 8 bits
 }
 
 

@@ -70,6 +70,14 @@ class StageTolerances:
 
 EXACT = Tolerance(0.0, 0.0, "integers and masks are equal or wrong")
 
+_EIGHT_BITS = StageTolerances(
+    face_logits=Tolerance(3e-1, 1e-1, "steps of 1/127 of the largest value, per channel; judged by decisions and F1"),
+    token_states=Tolerance(5e-1, 1e-1, "as for faces, with the larger outliers of BERT-like activations"),
+    logits=Tolerance(3e-1, 1e-1, "as its inputs; judged by decisions and F1"),
+    kept=Agreement(0.98, "a face near the threshold may pass on one side only"),
+    decisions=Agreement(0.98, "the goal for INT8"),
+)
+
 TOLERANCES: Mapping[Precision, StageTolerances] = {
     "fp32": StageTolerances(
         face_logits=Tolerance(5e-5, 1e-5, "an independent float32 model met the golden data within 1.4e-5"),
@@ -92,15 +100,9 @@ TOLERANCES: Mapping[Precision, StageTolerances] = {
         kept=Agreement(0.99, "between FP16 and INT8"),
         decisions=Agreement(0.99, "between FP16 and INT8"),
     ),
-    "int8": StageTolerances(
-        face_logits=Tolerance(
-            3e-1, 1e-1, "steps of 1/127 of the largest value, per channel; judged by decisions and F1"
-        ),
-        token_states=Tolerance(5e-1, 1e-1, "as for faces, with the larger outliers of BERT-like activations"),
-        logits=Tolerance(3e-1, 1e-1, "as its inputs; judged by decisions and F1"),
-        kept=Agreement(0.98, "a face near the threshold may pass on one side only"),
-        decisions=Agreement(0.98, "the goal for INT8"),
-    ),
+    "int8-fp32": _EIGHT_BITS,
+    "int8": _EIGHT_BITS,
+    "fp8": _EIGHT_BITS,
 }
 
 

@@ -21,6 +21,7 @@ LAYERS = (
     {"calibration"},
     {"pipeline"},
     {"parity", "evaluation", "benchmark", "doctor", "demo", "shapes"},
+    {"selection"},
     {"cli"},
     {"verification"},
 )
