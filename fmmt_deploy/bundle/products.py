@@ -34,6 +34,13 @@ _PRECISIONS: Mapping[int, Precision] = {
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",
 }
+_QUANTISED: Mapping[tuple[int, int], Precision] = {
+    (TensorProto.INT8, TensorProto.FLOAT): "int8-fp32",
+    (TensorProto.INT8, TensorProto.FLOAT16): "int8",
+    (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT): "fp8",
+    (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT16): "fp8",
+}
+"""By the type that both operands are dequantised from, and the one that they are dequantised to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Product:
     Attributes:
         node: Its node's name.
         operator: `Gemm`, `MatMul` or `Conv`.
-        precision: The type of what is multiplied.
+        precision: The type of what is multiplied; of operands that are dequantised, with the type around it.
         flops: 2 × multiply-adds, at the sizes that were asked about.
     """
 
@@ -61,7 +68,8 @@ def products_of(graph: Path | onnx.ModelProto, dims: Mapping[str, int] = TYPICAL
         dims: A number for each named dimension of its inputs.
 
     Raises:
-        BundleError: It is not an ONNX file; or the shape or type of a product can't be inferred, or is of two types.
+        BundleError: It is not an ONNX file; or the shape or type of a product can't be inferred, or is of two types,
+            or of another mixture of quantised ones than our precisions are.
     """
     model = onnx.ModelProto()
     model.CopyFrom(_loaded(graph) if isinstance(graph, Path) else graph)
@@ -77,8 +85,9 @@ def products_of(graph: Path | onnx.ModelProto, dims: Mapping[str, int] = TYPICAL
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         shapes[value.name] = tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
         kinds[value.name] = value.type.tensor_type.elem_type
+    stored = {n.output[0]: kinds.get(n.input[0], 0) for n in inferred.node if n.op_type == "DequantizeLinear"}
     nodes = [node for node in inferred.node if node.op_type in _OPERATORS]
-    return tuple(Product(n.name, n.op_type, _precision(n, kinds), _flops(n, shapes)) for n in nodes)
+    return tuple(Product(n.name, n.op_type, _precision(n, kinds, stored), _flops(n, shapes)) for n in nodes)
 
 
 def flops_by_precision(products: Iterable[Product]) -> dict[Precision, int]:
@@ -123,12 +132,35 @@ def _loaded(path: Path) -> onnx.ModelProto:
         ) from error
 
 
-def _precision(node: onnx.NodeProto, kinds: Mapping[str, int]) -> Precision:
+def _precision(node: onnx.NodeProto, kinds: Mapping[str, int], stored: Mapping[str, int]) -> Precision:
+    """A product's precision.
+
+    Args:
+        node: It.
+        kinds: The type of every tensor.
+        stored: For each tensor that is dequantised, the type it is dequantised from.
+    """
     found = {kinds.get(name, TensorProto.UNDEFINED) for name in node.input if name}
-    if len(found) != 1 or not found <= _PRECISIONS.keys():
-        names = ", ".join(sorted(TensorProto.DataType.Name(kind) for kind in found))
-        raise _untold(node, f"it should multiply numbers of one floating-point type, found {names}")
-    return _PRECISIONS[found.pop()]
+    if len(found) != 1:
+        raise _untold(node, f"it should multiply numbers of one floating-point type, found {_names(found)}")
+    (around,) = found
+    operands = [stored.get(name) for name in node.input[:2]]
+    if operands == [None, None]:
+        if around not in _PRECISIONS:
+            raise _untold(node, f"it should multiply numbers of one floating-point type, found {_names(found)}")
+        return _PRECISIONS[around]
+    left, right = (around if kind is None else kind for kind in operands)
+    if left != right or (left, around) not in _QUANTISED:
+        raise _untold(
+            node,
+            "both of its operands should be dequantised from INT8 or FLOAT8E4M3FN, to FLOAT or FLOAT16, found "
+            f"{_names([left])} · {_names([right])} in {_names(found)}",
+        )
+    return _QUANTISED[left, around]
+
+
+def _names(kinds: Iterable[int]) -> str:
+    return ", ".join(sorted(TensorProto.DataType.Name(kind) for kind in kinds))
 
 
 def _flops(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
