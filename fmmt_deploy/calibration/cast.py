@@ -17,10 +17,10 @@ from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.products import flops_share, products_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import PASS
+from fmmt_deploy.calibration.draft import Draft, write_draft
+from fmmt_deploy.calibration.passes import draft_in
 from fmmt_deploy.calibration.ranges import RangeAudit, TensorRange
 from fmmt_deploy.calibration.requirements import Requirement, check_requirement
-from fmmt_deploy.calibration.typed_graph import TypedGraph, typed_graph
-from fmmt_deploy.calibration.weights import write_weights
 from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.host import arrays_from_values
 from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine
@@ -85,7 +85,7 @@ def plan_casts(
     wanted: Mapping[GraphName, Precision],
     keep: Sequence[str] = (),
     requirement: Requirement | None = None,
-) -> tuple[TypedGraph, ...]:
+) -> tuple[Draft, ...]:
     """Decides every node of every graph; nothing is written.
 
     Args:
@@ -103,7 +103,7 @@ def plan_casts(
             f"--require {requirement}: no graph is cast to {requirement.precision}.",
             fix=f"Require {' or '.join(sorted(set(wanted.values())))}, or ask for it with --precision.",
         )
-    planned = tuple(typed_graph(graph, bundle.graph(graph), precision, keep) for graph, precision in wanted.items())
+    planned = tuple(draft_in(graph, bundle.graph(graph), precision, keep) for graph, precision in wanted.items())
     for pattern in keep:
         if not any(fnmatchcase(d.node, pattern) for typed in planned for d in typed.decisions):
             raise UsageError(
@@ -116,7 +116,7 @@ def plan_casts(
     return planned
 
 
-def shares_of(typed: TypedGraph) -> dict[Precision, float]:
+def shares_of(typed: Draft) -> dict[Precision, float]:
     """The share of a typed graph's matrix-product FLOPs in each precision, read off the graph itself.
 
     Raises:
@@ -129,7 +129,7 @@ def shares_of(typed: TypedGraph) -> dict[Precision, float]:
 
 
 def audit_ranges(
-    bundle: Bundle, planned: Sequence[TypedGraph], cases: Iterable[Mapping[GraphName, Inputs]], threads: int
+    bundle: Bundle, planned: Sequence[Draft], cases: Iterable[Mapping[GraphName, Inputs]], threads: int
 ) -> dict[GraphName, tuple[TensorRange, ...]]:
     """Runs the float32 graphs on cases; each is read once and forgotten.
 
@@ -169,7 +169,7 @@ def _run_case(engines: Mapping[GraphName, Engine], case: Mapping[GraphName, Inpu
 
 def cast_bundle(
     bundle: Bundle,
-    planned: Sequence[TypedGraph],
+    planned: Sequence[Draft],
     *,
     accept: Accept,
     out: Path | None = None,
@@ -194,14 +194,14 @@ def cast_bundle(
     """
     replaced = [name for typed in planned for name in typed_files(typed.graph, typed.precision)]
     graphs = {graph: dict(files) for graph, files in bundle.manifest.graphs.items()}
-    needed = sum(typed.weights.size_bytes + typed.model.ByteSize() for typed in planned)
+    needed = sum(typed.size_bytes for typed in planned)
     with extend_bundle(bundle, out, force, needed, replaced) as writer:
         for typed in planned:
             what, (relative, weights) = f"{typed.graph} {typed.precision}", typed_files(typed.graph, typed.precision)
             status(f"{what}: writing weights and graph")
             file = writer.place(relative)
-            write_weights(typed.weights, writer.place(weights))
-            onnx.save(typed.model, file)
+            writer.place(weights)
+            write_draft(typed, file)
             _check(file)
             status(f"{what}: emulating, and comparing with PyTorch float32")
             accept(typed.graph, file, typed.precision)

@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from fmmt_deploy.errors import PrecisionError
 
-__all__ = ["ASKED", "MOVE", "PASS", "Decision", "GraphView", "Held", "decide"]
+__all__ = ["ASKED", "MOVE", "OPERAND", "PASS", "Decision", "GraphView", "Held", "decide"]
 
 PASS = "typed graph"
 """This pass's name, for its errors."""
@@ -35,8 +35,18 @@ HEADS = ("attention.value.weight", "classifier.weight", "linear.weight")
 """Weights of the last Linears, which make logits, and of the one that makes the scores of pooling. Not `output_layer.2`
 of a Swin: its 37632 × 512 weights are most of what a face's head reads, and it makes features, not logits."""
 
-ASKED, MOVE = "asked for", "moves values"
+ASKED, MOVE, OPERAND = "asked for", "moves values", "operand of 8 bits"
 """Reasons that others ask for."""
+
+_ALLOWED = (
+    TensorProto.FLOAT,
+    TensorProto.INT64,
+    TensorProto.UINT8,
+    TensorProto.BOOL,
+    TensorProto.INT8,
+    TensorProto.FLOAT8E4M3FN,
+)
+"""The last two: operands of 8 bits."""
 
 _FIXED: Mapping[str, str] = {
     "LayerNormalization": "LayerNorm: squares overflow float16, and its epsilon may be 0 there",
@@ -98,8 +108,7 @@ class GraphView:
         return [name for name in node.input if self.is_float(name) and name not in self.constants]
 
     def _check(self, node: onnx.NodeProto, name: str) -> None:
-        allowed = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL)
-        if name and (kind := self.kinds.get(name, TensorProto.UNDEFINED)) not in allowed:
+        if name and (kind := self.kinds.get(name, TensorProto.UNDEFINED)) not in _ALLOWED:
             raise PrecisionError(
                 f"The pass '{PASS}' takes float32 graphs, but {name} of {node.name} is "
                 f"{TensorProto.DataType.Name(kind).lower()}.",
@@ -148,6 +157,10 @@ def _decided(
         return "fp32", "masks and biases added to scores: −10000 leaves float16 no digits"
     if kind in PRODUCTS:
         return _product(node, scope)
+    if kind == "DequantizeLinear":  # an operand: in the type of its product, or no engine would see the two as one
+        return _decided(view.consumers[node.output[0]][0], view, sources, masks, keep)[0], OPERAND
+    if kind == "QuantizeLinear":
+        return _source(node, view, sources), OPERAND
     if kind == "Cast" or not view.is_float(node.output[0]):
         return "fp32", "between floats and integers: masks, pixels, comparisons"
     if node.output[0] in view.outputs:

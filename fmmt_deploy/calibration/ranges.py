@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.calibration.decisions import ASKED
-from fmmt_deploy.calibration.typed_graph import TypedGraph
+from fmmt_deploy.calibration.draft import Draft
 from fmmt_deploy.errors import DataError, PrecisionError
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class RangeAudit:
         typed: The typed graph whose float32 form is run.
     """
 
-    def __init__(self, typed: TypedGraph) -> None:
-        self._typed, self._limits = typed, LIMITS[typed.precision]
+    def __init__(self, typed: Draft) -> None:
+        self._typed, self._limits = typed, LIMITS[typed.around]
         self._seen: dict[str, _Seen] = {}
         self._inputs = [value.name for value in typed.model.graph.input]
 
@@ -124,8 +124,8 @@ class RangeAudit:
         return tuple(self._range(n, makers.get(n, ""), self._seen[n], asked) for n in order if n in self._seen)
 
     def _range(self, name: str, node: str, seen: _Seen, asked: set[str]) -> TensorRange:
-        held = self._typed.held.get(name, frozenset())
-        low = self._typed.precision in held
+        held = (self._typed.held or {}).get(name, frozenset())
+        low = self._typed.around in held
         verdict: Verdict = "float32" if node not in asked else "asked for"
         if low:
             limit = self._limits.largest

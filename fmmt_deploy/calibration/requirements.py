@@ -11,7 +11,7 @@ from fmmt_deploy.errors import PrecisionError, UsageError
 
 __all__ = ["Requirement", "check_requirement", "requirement_from_option"]
 
-_OPTION = re.compile(r"\s*([a-z0-9]+)\s*>=\s*([0-9]*\.?[0-9]+)\s*(%?)\s*")
+_OPTION = re.compile(r"\s*([a-z0-9-]+)\s*>=\s*([0-9]*\.?[0-9]+)\s*(%?)\s*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,94 +1,63 @@
 """The pass that turns a float32 graph into a typed one.
 
-Before: a graph of ours in float32, its large weights in the safetensors file beside it. After: the same nodes under the
+Before: a graph of ours in float32, its products perhaps with operands of 8 bits. After: the same nodes under the
 same names, each in the type that `decisions` gives it; casts where the types of a tensor's maker and reader differ, one
 for each tensor and type; inputs and outputs as before, so that engines stay exchangeable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.calibration.decisions import PASS, Decision, GraphView, Held, decide
-from fmmt_deploy.calibration.weights import ELEMENT_TYPES, WeightPlan, lowered, plan_weights
+from fmmt_deploy.calibration.draft import Draft
+from fmmt_deploy.calibration.formats import FORMATS, Around
+from fmmt_deploy.calibration.weights import ELEMENT_TYPES, Weight, lowered
 from fmmt_deploy.errors import PrecisionError
-from fmmt_deploy.export.builder import WeightFile
-from fmmt_deploy.types import GraphName
 
-__all__ = ["TypedGraph", "check_typed_graph", "typed_graph"]
+__all__ = ["check_typed_graph", "typed_graph"]
 
 
-@dataclass(frozen=True)
-class TypedGraph:
-    """A graph in lower precision, before it is written.
-
-    Attributes:
-        graph: Its name.
-        precision: The type of what is low in it.
-        model: It; external data refer to `<graph>.safetensors` beside it.
-        weights: What that file will hold.
-        decisions: What became of each node of the float32 graph.
-        held: For each floating-point tensor of the float32 graph that is computed or given, the types it is held in.
-    """
-
-    graph: GraphName
-    precision: Precision
-    model: onnx.ModelProto
-    weights: WeightPlan
-    decisions: tuple[Decision, ...]
-    held: Mapping[str, frozenset[Precision]]
-
-    @property
-    def casts(self) -> int:
-        """How many casts were added."""
-        return len(self.model.graph.node) - len(self.decisions)
-
-
-def typed_graph(graph: GraphName, path: Path, precision: Precision, keep: Sequence[str] = ()) -> TypedGraph:
+def typed_graph(draft: Draft, precision: Precision, keep: Sequence[str] = ()) -> Draft:
     """Runs the pass; no weight is read but those in the graph itself.
 
     Args:
-        graph: The graph's name.
-        path: Its float32 ONNX file, with its weights beside it.
-        precision: `fp16` or `bf16`.
+        draft: The graph, in float32, with or without 8-bit operands.
+        precision: The whole graph's from then on. What is low in it gets the type around the products.
         keep: Patterns of names of nodes that are to stay in float32, as in a shell.
 
     Raises:
         PrecisionError: It is not a float32 graph of ours, a node has no rule, or a constant overflows.
-        ValueError: The precision is another.
     """
-    if precision not in ("fp16", "bf16"):
-        raise ValueError(f"the pass '{PASS}' makes fp16 and bf16 graphs, not {precision}")
-    model = onnx.load(path, load_external_data=False)
-    view = GraphView(model)
+    view = GraphView(draft.model)
     decisions = decide(view, keep)
-    rewriting = _Rewriting(view, decisions, precision)
-    nodes = rewriting.nodes()
-    weights = plan_weights(WeightFile.open(path.with_suffix(".safetensors")), rewriting.external_uses())
-    old = model.graph
-    new = helper.make_graph(nodes, old.name, old.input, old.output, rewriting.initializers(weights, graph))
-    opsets = [helper.make_opsetid(opset.domain, opset.version) for opset in model.opset_import]
-    typed = helper.make_model(new, opset_imports=opsets, ir_version=model.ir_version, producer_name=model.producer_name)
-    check_typed_graph(typed, model)
-    return TypedGraph(graph, precision, typed, weights, decisions, rewriting.held())
+    rewriting = _Rewriting(draft, view, decisions, FORMATS[precision].around)
+    nodes, old = rewriting.nodes(), draft.model
+    graph = old.graph
+    new = helper.make_graph(nodes, graph.name, graph.input, graph.output, rewriting.initializers())
+    opsets = [helper.make_opsetid(opset.domain, opset.version) for opset in old.opset_import]
+    typed = helper.make_model(new, opset_imports=opsets, ir_version=old.ir_version, producer_name=old.producer_name)
+    check_typed_graph(typed, old)
+    held = rewriting.held()
+    return replace(draft, precision=precision, model=typed, weights=rewriting.weights, decisions=decisions, held=held)
 
 
 class _Rewriting:
     """The nodes of a graph, one after the other, each reading its inputs in its own type."""
 
-    def __init__(self, view: GraphView, decisions: Sequence[Decision], precision: Precision) -> None:
-        self._view, self._precision = view, precision
-        types: dict[Held, Precision | None] = {"low": precision, "fp32": "fp32", "exact": None}
+    def __init__(self, draft: Draft, view: GraphView, decisions: Sequence[Decision], around: Around) -> None:
+        self._view, self._old = view, draft.weights
+        self.weights: dict[str, Weight] = {}
+        types: dict[Held, Around | None] = {"low": around, "fp32": "fp32", "exact": None}
         self._wanted = {d.node: types[d.held] for d in decisions}
-        self._made: dict[str, Precision] = {name: "fp32" for name in view.inputs if view.is_float(name)}
-        self._casts: set[tuple[str, Precision]] = set()
-        self._uses: dict[str, set[Precision]] = {}
+        self._made: dict[str, Around] = {name: "fp32" for name in view.inputs if view.is_float(name)}
+        self._casts: set[tuple[str, Around]] = set()
+        self._uses: dict[str, set[Around]] = {}
         for node in view.nodes:
             for name in node.input:
                 if name in view.constants and view.is_float(name) and (wanted := self._wanted[node.name]) is not None:
@@ -109,37 +78,31 @@ class _Rewriting:
             found.append(node)
         return found
 
-    def initializers(self, weights: WeightPlan, graph: GraphName) -> list[onnx.TensorProto]:
-        """Every constant in the types it is read in; those that nobody reads are left out."""
+    def initializers(self) -> list[onnx.TensorProto]:
+        """Every constant in the types it is read in; those that nobody reads are left out. Fills `weights`."""
         found = []
         for name, tensor in self._view.constants.items():
             if not self._view.is_float(name):
                 found.append(tensor)
-            for precision in sorted(self._uses.get(name, ())):
-                new = self._name(name, precision)
-                if tensor.data_location == TensorProto.EXTERNAL:
-                    found.append(_moved(tensor, new, weights, precision, f"{graph}.safetensors"))
+                if name in self._old:
+                    self.weights[name] = self._old[name]
+            for around in sorted(self._uses.get(name, ())):
+                new = self._name(name, around)
+                if name in self._old:
+                    self.weights[new] = self._old[name].lowered(new, around)
+                    found.append(_typed(tensor, new, around))
                 else:
-                    found.append(_converted(tensor, new, precision))
+                    found.append(_converted(tensor, new, around))
         return found
-
-    def external_uses(self) -> list[tuple[int, Precision]]:
-        """Offset in the float32 file, and type, of every weight."""
-        return [
-            (_external(self._view.constants[name])[0], precision)
-            for name, precisions in self._uses.items()
-            if self._view.constants[name].data_location == TensorProto.EXTERNAL
-            for precision in sorted(precisions)
-        ]
 
     def held(self) -> dict[str, frozenset[Precision]]:
         """See `TypedGraph.held`."""
-        types = {name: {precision} for name, precision in self._made.items()}
-        for name, precision in self._casts:
-            types[name].add(precision)
+        types: dict[str, set[Precision]] = {name: {around} for name, around in self._made.items()}
+        for name, around in self._casts:
+            types[name].add(around)
         return {name: frozenset(found) for name, found in types.items()}
 
-    def _read(self, name: str, wanted: Precision, nodes: list[onnx.NodeProto]) -> str:
+    def _read(self, name: str, wanted: Around, nodes: list[onnx.NodeProto]) -> str:
         if name in self._view.constants:
             return self._name(name, wanted)
         if self._made[name] == wanted:
@@ -150,8 +113,8 @@ class _Rewriting:
             nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=ELEMENT_TYPES[wanted]))
         return cast
 
-    def _name(self, constant: str, precision: Precision) -> str:
-        return constant if precision == "fp32" or len(self._uses[constant]) == 1 else f"{constant}/{precision}"
+    def _name(self, constant: str, around: Around) -> str:
+        return constant if around == "fp32" or len(self._uses[constant]) == 1 else f"{constant}/{around}"
 
 
 def check_typed_graph(typed: onnx.ModelProto, original: onnx.ModelProto) -> None:
@@ -180,23 +143,13 @@ def check_typed_graph(typed: onnx.ModelProto, original: onnx.ModelProto) -> None
             raise PrecisionError(f"The pass '{PASS}' made a needless cast: {node.name}.", tensor=node.output[0])
 
 
-def _external(tensor: onnx.TensorProto) -> tuple[int, int]:
-    """Offset and length in its file."""
-    entry = {item.key: item.value for item in tensor.external_data}
-    return int(entry["offset"]), int(entry["length"])
+def _typed(old: onnx.TensorProto, name: str, around: Around) -> onnx.TensorProto:
+    """A constant whose data are elsewhere."""
+    new = TensorProto(name=name, data_type=ELEMENT_TYPES[around], dims=old.dims)
+    new.data_location = TensorProto.EXTERNAL
+    return new
 
 
-def _moved(
-    old: onnx.TensorProto, name: str, weights: WeightPlan, precision: Precision, location: str
-) -> onnx.TensorProto:
-    offset, length = weights.place(*_external(old), precision)
-    tensor = TensorProto(name=name, data_type=ELEMENT_TYPES[precision], dims=old.dims)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=value)
-    return tensor
-
-
-def _converted(old: onnx.TensorProto, name: str, precision: Precision) -> onnx.TensorProto:
-    values = lowered(numpy_helper.to_array(old), precision, old.name)
-    return helper.make_tensor(name, ELEMENT_TYPES[precision], old.dims, values.tobytes(), raw=True)
+def _converted(old: onnx.TensorProto, name: str, around: Around) -> onnx.TensorProto:
+    values = lowered(numpy_helper.to_array(old), around, old.name)
+    return helper.make_tensor(name, ELEMENT_TYPES[around], old.dims, values.tobytes(), raw=True)

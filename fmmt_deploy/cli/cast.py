@@ -28,8 +28,8 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.selftest import Stage
     from fmmt_deploy.calibration.cast import Inputs
     from fmmt_deploy.calibration.decisions import Held
+    from fmmt_deploy.calibration.draft import Draft
     from fmmt_deploy.calibration.ranges import TensorRange
-    from fmmt_deploy.calibration.typed_graph import TypedGraph
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.parity.run import Case
     from fmmt_deploy.types import GraphName
@@ -144,7 +144,7 @@ def _inputs(case: Case) -> dict[GraphName, Inputs]:
     return {"swin": case.swin, "plm": case.plm, "fusion": case.last}
 
 
-def _document(planned: Sequence[TypedGraph], ranges: Ranges) -> dict[str, object]:
+def _document(planned: Sequence[Draft], ranges: Ranges) -> dict[str, object]:
     from fmmt_deploy.bundle.products import constant_bytes
     from fmmt_deploy.calibration.cast import shares_of, typed_files
     from fmmt_deploy.calibration.ranges import JUDGE
@@ -168,12 +168,12 @@ def _document(planned: Sequence[TypedGraph], ranges: Ranges) -> dict[str, object
     return {"judge": JUDGE, "graphs": graphs}
 
 
-def _type(held: Held, typed: TypedGraph) -> str:
+def _type(held: Held, typed: Draft) -> str:
     types: dict[Held, str] = {"low": typed.precision, "fp32": "fp32", "exact": "integer"}
     return types[held]
 
 
-def _parts(planned: Sequence[TypedGraph], ranges: Ranges, path: Path, audited: str, dry_run: bool) -> list[Table | str]:
+def _parts(planned: Sequence[Draft], ranges: Ranges, path: Path, audited: str, dry_run: bool) -> list[Table | str]:
     from fmmt_deploy.calibration.ranges import JUDGE
 
     ending = "not written: a dry run" if dry_run else "accepted against PyTorch float32 by the emulated engine"
@@ -185,7 +185,7 @@ def _parts(planned: Sequence[TypedGraph], ranges: Ranges, path: Path, audited: s
     ]
 
 
-def _summary(planned: Sequence[TypedGraph], ranges: Ranges, title: str) -> Table:
+def _summary(planned: Sequence[Draft], ranges: Ranges, title: str) -> Table:
     from fmmt_deploy.bundle.products import constant_bytes
     from fmmt_deploy.calibration.cast import shares_of
 
@@ -201,7 +201,7 @@ def _summary(planned: Sequence[TypedGraph], ranges: Ranges, title: str) -> Table
     return Table(title, heads, rows)
 
 
-def _rules(planned: Sequence[TypedGraph]) -> Table:
+def _rules(planned: Sequence[Draft]) -> Table:
     """Which kinds of nodes are in which type, and why."""
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
     for typed in planned:
@@ -216,7 +216,7 @@ def _rules(planned: Sequence[TypedGraph]) -> Table:
     return Table("Which nodes compute in which type, and why", ("graph", "type", "nodes", "why"), rows)
 
 
-def _largest(planned: Sequence[TypedGraph], ranges: Ranges) -> Table:
+def _largest(planned: Sequence[Draft], ranges: Ranges) -> Table:
     from fmmt_deploy.calibration.decisions import MOVE
 
     rows = []

@@ -11,8 +11,9 @@ import torch
 from fmmt_deploy.bundle.selftest import read_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.cast import audit_ranges
+from fmmt_deploy.calibration.draft import Draft
+from fmmt_deploy.calibration.passes import draft_in
 from fmmt_deploy.calibration.ranges import LIMITS, RangeAudit, TensorRange, check_ranges
-from fmmt_deploy.calibration.typed_graph import TypedGraph, typed_graph
 from fmmt_deploy.errors import DataError, PrecisionError
 from tests.models import TINY
 
@@ -28,15 +29,15 @@ def test_limits_are_those_of_the_types() -> None:
 
 
 @pytest.fixture
-def typed(tiny_bundle: Bundles) -> TypedGraph:
-    return typed_graph("unimodal", tiny_bundle("unimodal").graph("unimodal"), "fp16")
+def typed(tiny_bundle: Bundles) -> Draft:
+    return draft_in("unimodal", tiny_bundle("unimodal").graph("unimodal"), "fp16")
 
 
 def found(audit: RangeAudit, name: str) -> TensorRange:
     return next(r for r in audit.ranges() if r.tensor == name)
 
 
-def test_magnitudes_of_all_cases(typed: TypedGraph) -> None:
+def test_magnitudes_of_all_cases(typed: Draft) -> None:
     audit = RangeAudit(typed)
     audit.observe("Gemm", torch.tensor([[0.0, -3.0], [1e-5, 1e-8]]))
     audit.observe("Gemm", torch.tensor([[2.0, 0.5], [-0.25, 7e-5]]))
@@ -53,7 +54,7 @@ def test_magnitudes_of_all_cases(typed: TypedGraph) -> None:
     ("value", "verdict"),
     [(8188.0, "ok"), (8189.0, "near the edge"), (-65504.0, "near the edge"), (65505.0, "OVERFLOWS")],
 )
-def test_verdicts(typed: TypedGraph, value: float, verdict: str) -> None:
+def test_verdicts(typed: Draft, value: float, verdict: str) -> None:
     audit = RangeAudit(typed)
     audit.observe("Gemm", torch.tensor([value]))
     assert found(audit, "Gemm").verdict == verdict
@@ -67,14 +68,14 @@ def test_verdicts(typed: TypedGraph, value: float, verdict: str) -> None:
     assert (caught.value.exit_code, caught.value.tensor) == (9, "Gemm")
 
 
-def test_float32_tensors_may_be_large(tiny_bundle: Bundles, typed: TypedGraph) -> None:
+def test_float32_tensors_may_be_large(tiny_bundle: Bundles, typed: Draft) -> None:
     name = next(d.node for d in typed.decisions if d.operator == "Softmax")
     audit = RangeAudit(typed)
     audit.observe(f"{name}", torch.tensor([1e6]))
     audit.observe("Mul", torch.tensor([-1e7]))  # of the masks
     check_ranges([replace(r, held=("fp32",), verdict="float32") for r in audit.ranges() if r.tensor == name], "it")
     assert found(audit, "Mul").verdict == "float32"
-    kept = typed_graph("unimodal", tiny_bundle("unimodal").graph("unimodal"), "fp16", ["utt_transformer.layer.1/*"])
+    kept = draft_in("unimodal", tiny_bundle("unimodal").graph("unimodal"), "fp16", ["utt_transformer.layer.1/*"])
     audit = RangeAudit(kept)
     audit.observe("utt_transformer.layer.1/Gelu", torch.tensor([1e6]))
     assert found(audit, "utt_transformer.layer.1/Gelu").verdict == "asked for"
@@ -86,7 +87,7 @@ def test_every_float_of_every_graph_is_audited(tiny_bundle: Bundles, model: str)
     """And each is told whether the typed graph holds it low, which softmaxes and masks never are before their use."""
     bundle = tiny_bundle(model)
     stages = read_self_test(bundle.path / "self_test.npz")
-    planned = [typed_graph(graph, bundle.graph(graph), "fp16") for graph in stages]
+    planned = [draft_in(graph, bundle.graph(graph), "fp16") for graph in stages]
     ranges = audit_ranges(bundle, planned, [{graph: stage.inputs for graph, stage in stages.items()}], 1)
     for typed in planned:
         names = [r.tensor for r in ranges[typed.graph]]
@@ -106,7 +107,7 @@ def test_what_other_graphs_compute_is_computed(tiny_bundle: Bundles) -> None:
     stages = read_self_test(bundle.path / "self_test.npz")
     fusion = {n: a for n, a in stages["fusion"].inputs.items() if n not in ("token_states", "face_logits")}
     case = {"swin": stages["swin"].inputs, "plm": stages["plm"].inputs, "fusion": fusion}
-    planned = [typed_graph("fusion", bundle.graph("fusion"), "fp16")]
+    planned = [draft_in("fusion", bundle.graph("fusion"), "fp16")]
     ranges = audit_ranges(bundle, planned, (c for c in [case, case]), 1)["fusion"]
     once = audit_ranges(bundle, planned, [case], 1)["fusion"]
     given = audit_ranges(bundle, planned, [{"fusion": stages["fusion"].inputs}], 1)["fusion"]
@@ -116,7 +117,7 @@ def test_what_other_graphs_compute_is_computed(tiny_bundle: Bundles) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_inputs_that_are_not_finite(tiny_bundle: Bundles, typed: TypedGraph, value: float) -> None:
+def test_inputs_that_are_not_finite(tiny_bundle: Bundles, typed: Draft, value: float) -> None:
     inputs = dict(read_self_test(tiny_bundle("unimodal").path / "self_test.npz")["unimodal"].inputs)
     inputs["vision"] = inputs["vision"].copy()
     inputs["vision"][1, 0, 0] = value
@@ -125,6 +126,6 @@ def test_inputs_that_are_not_finite(tiny_bundle: Bundles, typed: TypedGraph, val
     assert caught.value.exit_code == 2
 
 
-def test_a_float32_graph_that_overflows_itself(typed: TypedGraph) -> None:
+def test_a_float32_graph_that_overflows_itself(typed: Draft) -> None:
     with pytest.raises(PrecisionError, match="unimodal computes values that are not finite in float32 already: Gemm"):
         RangeAudit(typed).observe("Gemm", torch.tensor([np.inf]))

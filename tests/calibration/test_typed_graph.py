@@ -1,5 +1,6 @@
 """What typed graphs are, read off the files by ONNX's own type inference and not by the pass's records."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from fmmt_deploy.bundle.products import flops_by_precision, flops_share, product
 from fmmt_deploy.bundle.selftest import read_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import GraphView, decide
-from fmmt_deploy.calibration.typed_graph import check_typed_graph, typed_graph
+from fmmt_deploy.calibration.passes import draft_in
+from fmmt_deploy.calibration.typed_graph import check_typed_graph
 from fmmt_deploy.calibration.weights import lowered
 from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.ort.load import engine_from_onnx as ort_engine_from_onnx
@@ -162,13 +164,17 @@ def test_weights_are_the_rounded_ones(
     """PyTorch rounds, and the safetensors package reads."""
     file = typed_file(model, graph, precision)
     low = torch.float16 if precision == "fp16" else torch.bfloat16
-    original = tiny_bundle(model).graph(graph).with_suffix(".safetensors")
-    with safe_open(original, "pt") as before, safe_open(file.with_suffix(".safetensors"), "pt") as after:
+    weights = tiny_bundle(model).graph(graph).with_suffix(".safetensors")
+    with safe_open(weights, "pt") as before, safe_open(file.with_suffix(".safetensors"), "pt") as after:
         kinds = set()
         for name in after.keys():  # noqa: SIM118 - it is no mapping
             tensor = after.get_tensor(name)
             kinds.add(tensor.dtype)
-            assert torch.equal(tensor, before.get_tensor(name.removesuffix(f"/{precision}")).to(tensor.dtype))
+            whole, *rows = re.split(r"\[(\d+):(\d+)\]", name.removesuffix(f"/{precision}"))
+            original = before.get_tensor(whole)[slice(*map(int, rows[:2])) if rows else slice(None)].reshape(
+                tensor.shape
+            )
+            assert torch.equal(tensor, original.to(tensor.dtype))
     assert kinds == {low, torch.float32}
     for tensor in onnx.load(file, load_external_data=False).graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -185,7 +191,7 @@ def test_share_of_flops_at_full_size(tmp_path: Path, graph: GraphName, precision
         part = parts_of_model(ReferenceModel(PRESETS["full"]))[graph]
     weights = hollow_weights(part, tmp_path / f"{graph}.safetensors")
     onnx.save(graph_from_weights(PRESETS["full"], graph, weights, 1.0, 0.2), tmp_path / f"{graph}.onnx")
-    typed = typed_graph(graph, tmp_path / f"{graph}.onnx", precision)
+    typed = draft_in(graph, tmp_path / f"{graph}.onnx", precision)
     shares = flops_share(products_of(typed.model))
     assert shares[precision] >= 0.99
     assert sum(shares.values()) == pytest.approx(1)
@@ -193,7 +199,7 @@ def test_share_of_flops_at_full_size(tmp_path: Path, graph: GraphName, precision
     assert (
         sum(flops_by_precision(products_of(typed.model)).values()) == flops_by_precision(products_of(original))["fp32"]
     )
-    assert typed.weights.size_bytes < 0.55 * (tmp_path / f"{graph}.safetensors").stat().st_size
+    assert typed.size_bytes < 0.55 * (tmp_path / f"{graph}.safetensors").stat().st_size
 
 
 def test_nodes_are_kept_when_asked_for(tiny_bundle: Bundles, tmp_path: Path) -> None:
@@ -216,8 +222,7 @@ def test_a_weight_that_is_needed_in_both_types_is_there_twice(tiny_bundle: Bundl
     kept = next(n.name for n in nodes if n.input[1] == weight)
     file = write_typed(bundle, "fusion", "fp16", tmp_path, kept)
     with safe_open(file.with_suffix(".safetensors"), "pt") as stored:
-        base = weight.split("[")[0]
-        assert {stored.get_tensor(name).dtype for name in (base, f"{base}/fp16")} == {torch.float32, torch.float16}
+        assert {stored.get_tensor(name).dtype for name in (weight, f"{weight}/fp16")} == {torch.float32, torch.float16}
     stage = read_self_test(bundle.path / "self_test.npz")["fusion"]
     accept_graph("fusion", engine_from_onnx("fusion", file, 1), stage, "fp16")
 
@@ -238,9 +243,9 @@ def test_a_node_without_a_rule_is_named() -> None:
 
 def test_only_float32_graphs_are_taken(typed_file: TypedFiles) -> None:
     with pytest.raises(PrecisionError, match=r"takes float32 graphs, but .* is float16"):
-        typed_graph("plm", typed_file("roberta", "plm", "fp16"), "fp16")
-    with pytest.raises(ValueError, match="not int8"):
-        typed_graph("plm", typed_file("roberta", "plm", "fp16"), "int8")
+        draft_in("plm", typed_file("roberta", "plm", "fp16"), "fp16")
+    with pytest.raises(ValueError, match="needs its own calibration"):
+        draft_in("plm", typed_file("roberta", "plm", "fp16"), "int8")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from onnx import TensorProto
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.cast import typed_files
-from fmmt_deploy.calibration.typed_graph import typed_graph
-from fmmt_deploy.calibration.weights import write_weights
+from fmmt_deploy.calibration.draft import write_draft
+from fmmt_deploy.calibration.passes import draft_in
 from fmmt_deploy.types import GraphName
 
 LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -28,11 +28,10 @@ Kinds: TypeAlias = dict[str, int]
 
 def write_typed(bundle: Bundle, graph: GraphName, precision: Precision, folder: Path, *keep: str) -> Path:
     """Runs the pass on one graph, outside of any bundle."""
-    typed = typed_graph(graph, bundle.graph(graph), precision, keep)
-    relative, weights = typed_files(graph, precision)
+    draft = draft_in(graph, bundle.graph(graph), precision, keep)
+    relative, _ = typed_files(graph, precision)
     (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-    write_weights(typed.weights, folder / weights)
-    onnx.save(typed.model, folder / relative)
+    write_draft(draft, folder / relative)
     return folder / relative
 
 
