@@ -98,12 +98,12 @@ def _steps(graph: onnx.GraphProto, kept: set[str], path: Path) -> Iterable[Step]
 
 
 def _constant(tensor: onnx.TensorProto, path: Path) -> Tensor:
-    """In the type it has in the graph; NumPy lacks bfloat16, so its bytes are taken as they are."""
+    """In the type it has in the graph; NumPy lacks bfloat16 and E4M3, so the bytes are taken as they are."""
     import torch
 
-    from fmmt_deploy.engines.emulated.operators import TYPES
+    from fmmt_deploy.engines.emulated.operators import STORED
 
-    if tensor.data_type not in TYPES:
+    if tensor.data_type not in STORED:
         raise ValueError(f"{tensor.name} has the type {onnx.TensorProto.DataType.Name(tensor.data_type)}")
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         entry = {item.key: item.value for item in tensor.external_data}
@@ -113,4 +113,4 @@ def _constant(tensor: onnx.TensorProto, path: Path) -> Tensor:
             raise ValueError(f"{tensor.name} should have {length} bytes in {entry['location']}, found {data.size}")
     else:
         data = np.frombuffer(bytearray(tensor.raw_data or numpy_helper.to_array(tensor).tobytes()), np.uint8)
-    return torch.from_numpy(data).view(TYPES[tensor.data_type]).reshape(tuple(tensor.dims))
+    return torch.from_numpy(data).view(STORED[tensor.data_type]).reshape(tuple(tensor.dims))

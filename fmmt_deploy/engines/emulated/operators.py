@@ -15,7 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["OPERATORS", "TYPES", "Attributes", "Operator"]
+__all__ = ["OPERATORS", "STORED", "TYPES", "Attributes", "Operator"]
 
 Attributes = Mapping[str, Any]
 Operator = Callable[..., Tensor]
@@ -29,7 +29,18 @@ TYPES: Mapping[int, torch.dtype] = {
     TensorProto.UINT8: torch.uint8,
     TensorProto.BOOL: torch.bool,
 }
-"""The types of our graphs."""
+"""The types of our graphs' tensors, but for those that are quantised."""
+
+STORED: Mapping[int, torch.dtype] = {
+    **TYPES,
+    TensorProto.INT8: torch.int8,
+    TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+}
+"""The types that constants may have; only (de)quantising makes or reads those beyond `TYPES`."""
+
+
+_E4M3 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+"""The number of every byte."""
 
 
 def _cast(attributes: Attributes, x: Tensor) -> Tensor:
@@ -38,6 +49,15 @@ def _cast(attributes: Attributes, x: Tensor) -> Tensor:
 
 def _concat(attributes: Attributes, *parts: Tensor) -> Tensor:
     return torch.cat(parts, dim=attributes["axis"])
+
+
+def _dequantize(attributes: Attributes, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """In float32, rounded once to the type of the scale."""
+    if x.dtype == torch.float8_e4m3fn:  # its zero point can only be 0; looked up, as PyTorch converts it slowly
+        wide = torch.index_select(_E4M3, 0, x.view(torch.uint8).reshape(-1).int()).reshape(x.shape)
+    else:
+        wide = x.float() if zero is None else x.float().sub_(_along(zero.float(), x, attributes))
+    return wide.mul_(_along(scale.float(), x, attributes)).to(scale.dtype)
 
 
 def _gather(attributes: Attributes, x: Tensor, index: Tensor) -> Tensor:
@@ -78,6 +98,31 @@ def _layer_norm(attributes: Attributes, x: Tensor, scale: Tensor, bias: Tensor |
 
 def _matmul(_: Attributes, a: Tensor, b: Tensor) -> Tensor:
     return (a.float() @ b.float()).to(a.dtype)
+
+
+def _quantize(attributes: Attributes, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """Rounds the quotient, which has the type of `x`, half to even, and saturates; what is not a number becomes 0.
+
+    E4M3 keeps what is not a number; of integers ONNX does not say.
+    """
+    kind = torch.uint8 if zero is None else zero.dtype
+    quotient = x / _along(scale, x, attributes)
+    if kind == torch.float8_e4m3fn:
+        largest = torch.finfo(kind).max
+        return (quotient.clamp_(-largest, largest) if attributes.get("saturate", 1) else quotient).to(kind)
+    whole = quotient.nan_to_num_(0.0, float("inf"), float("-inf")).round_()
+    if zero is not None:
+        whole += _along(zero, x, attributes)
+    limits = torch.iinfo(kind)
+    return whole.clamp_(limits.min, limits.max).to(kind)
+
+
+def _along(values: Tensor, x: Tensor, attributes: Attributes) -> Tensor:
+    """One value, or one for each place along an axis, in a shape that meets x's."""
+    if values.numel() == 1:
+        return values.reshape(())
+    axis = attributes.get("axis", 1) % x.ndim
+    return values.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
 def _reduce_max(attributes: Attributes, x: Tensor, axes: Tensor) -> Tensor:
@@ -123,6 +168,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Add": lambda _, a, b: a + b,
     "Cast": _cast,
     "Concat": _concat,
+    "DequantizeLinear": _dequantize,
     "Equal": lambda _, a, b: a == b,
     "Gather": _gather,
     "GatherND": _gather_nd,
@@ -134,6 +180,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Less": lambda _, a, b: a < b,
     "MatMul": _matmul,
     "Mul": lambda _, a, b: a * b,
+    "QuantizeLinear": _quantize,
     "ReduceMax": _reduce_max,
     "ReduceSum": _reduce_sum,
     "Relu": lambda _, x: torch.relu(x),
