@@ -44,6 +44,11 @@ def reference(kind: str, inputs: Sequence[NDArray[Any]], **attributes: int) -> o
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def referred(model: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    (answer,) = ReferenceEvaluator(model).run(None, dict(inputs))
+    return np.asarray(answer)
+
+
 def feeds(inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return dict(zip(("x", "scale", "zero"), inputs, strict=False))
 
@@ -62,13 +67,13 @@ def test_as_the_reference(around: np.dtype[Any], stored: np.dtype[Any], axis: in
     attributes = {} if axis is None else {"axis": axis}
 
     quantize = reference("QuantizeLinear", given, **attributes)
-    (expected,) = ReferenceEvaluator(quantize).run(None, feeds(given))
+    expected = referred(quantize, feeds(given))
     found = OPERATORS["QuantizeLinear"](attributes, *map(tensor, given))
     np.testing.assert_array_equal(numbers(found), expected.astype(np.float32))
 
     back = [expected, given[1], given[2]]
     dequantize = reference("DequantizeLinear", back, **attributes)
-    (restored,) = ReferenceEvaluator(dequantize).run(None, feeds(back))
+    restored = referred(dequantize, feeds(back))
     again = OPERATORS["DequantizeLinear"](attributes, *map(tensor, back))
     assert again.numpy().dtype == around == restored.dtype
     np.testing.assert_array_equal(again.numpy(), restored)
@@ -114,7 +119,7 @@ def test_whole_graphs(tmp_path: Path, around: Any, operands: Any) -> None:
     """
     model = quantised_model(block(around), operands, smooth=operands == "int8")
     x = np.random.default_rng(1).standard_normal((16, 1, 64), np.float32)
-    (expected,) = ReferenceEvaluator(model).run(None, {"vision": x})
+    expected = referred(model, {"vision": x})
     onnx.save(model, tmp_path / "inside.onnx")
     onnx.save(model, tmp_path / "g.onnx", save_as_external_data=True, location="g.safetensors", size_threshold=64)
     seen: dict[str, torch.dtype] = {}
