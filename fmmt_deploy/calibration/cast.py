@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -12,24 +11,21 @@ from pathlib import Path
 import onnx
 
 from fmmt_deploy.bundle.extend import extend_bundle
-from fmmt_deploy.bundle.manifest import Precision, graphs_of
+from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.products import flops_share, products_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import PASS
 from fmmt_deploy.calibration.draft import Draft, write_draft
+from fmmt_deploy.calibration.observing import CaseInputs, observe_graphs
 from fmmt_deploy.calibration.passes import draft_in
 from fmmt_deploy.calibration.ranges import RangeAudit, TensorRange
 from fmmt_deploy.calibration.requirements import Requirement, check_requirement
-from fmmt_deploy.engines.emulated.load import engine_from_onnx
-from fmmt_deploy.engines.host import arrays_from_values
-from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine
 from fmmt_deploy.errors import BundleError, PrecisionError, UsageError
 from fmmt_deploy.types import GraphName
 
 __all__ = [
     "Accept",
-    "Inputs",
     "audit_ranges",
     "cast_bundle",
     "check_castable",
@@ -40,8 +36,6 @@ __all__ = [
 
 Accept = Callable[[GraphName, Path, Precision], None]
 """Checks a typed graph that has just been written; raises ParityError."""
-
-Inputs = Mapping[str, Array]
 
 
 def typed_files(graph: GraphName, precision: Precision) -> tuple[str, str]:
@@ -129,15 +123,14 @@ def shares_of(typed: Draft) -> dict[Precision, float]:
 
 
 def audit_ranges(
-    bundle: Bundle, planned: Sequence[Draft], cases: Iterable[Mapping[GraphName, Inputs]], threads: int
+    bundle: Bundle, planned: Sequence[Draft], cases: Iterable[CaseInputs], threads: int
 ) -> dict[GraphName, tuple[TensorRange, ...]]:
-    """Runs the float32 graphs on cases; each is read once and forgotten.
+    """Runs the float32 graphs on cases, and looks at what the new types would do to each tensor.
 
     Args:
         bundle: The bundle.
         planned: The typed graphs.
-        cases: For each graph its inputs, without those that other graphs compute (`token_states`, `face_logits`):
-            these are computed. A case may lack graphs, and then what they would compute must be given.
+        cases: See `observe_graphs`.
         threads: To compute with.
 
     Raises:
@@ -145,26 +138,8 @@ def audit_ranges(
         PrecisionError: A float32 graph computes something that is not finite.
     """
     audits = {typed.graph: RangeAudit(typed) for typed in planned}
-    with ExitStack() as stack:
-        engines: dict[GraphName, Engine] = {}
-        for graph in graphs_of(bundle.manifest.architecture):
-            observe = audits[graph].observe if graph in audits else None
-            engines[graph] = engine_from_onnx(graph, bundle.graph(graph), threads, observe)
-            stack.callback(engines[graph].close)
-        for case in cases:
-            _run_case(engines, case, audits.keys())
+    observe_graphs(bundle, audits, cases, threads)
     return {graph: audit.ranges() for graph, audit in audits.items()}
-
-
-def _run_case(engines: Mapping[GraphName, Engine], case: Mapping[GraphName, Inputs], audited: Iterable[str]) -> None:
-    computed: dict[str, Array] = {}
-    for graph in engines:  # those that compute others' inputs come first
-        if graph in case and (graph in audited or "fusion" in audited):
-            given = case[graph]
-            lacking = engines[graph].inputs.keys() - given.keys()
-            inputs = {**given, **{name: computed[name] for name in lacking}}
-            outputs = engines[graph].start(inputs, HOST_FACE_BATCH if graph == "swin" else None)
-            computed |= arrays_from_values(outputs)
 
 
 def cast_bundle(

@@ -95,6 +95,9 @@ class RangeAudit:
         self._seen: dict[str, _Seen] = {}
         self._inputs = [value.name for value in typed.model.graph.input]
 
+    def begin(self, inputs: Mapping[str, object]) -> None:
+        """Nothing depends on the case."""
+
     def observe(self, name: str, tensor: Tensor) -> None:
         """Takes one tensor of one case into account.
 
