@@ -1,0 +1,286 @@
+"""Holds engines of single graphs, or of several, against the float32 reference on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.host import arrays_from_values
+from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine, Engines
+from fmmt_deploy.errors import DataError, FmmtError
+from fmmt_deploy.parity.run import Case
+from fmmt_deploy.parity.tolerances import TIE_MARGIN
+from fmmt_deploy.pipeline.run import Pipeline
+from fmmt_deploy.selection.cases import DataCases
+from fmmt_deploy.selection.judgement import Judgement, KeptFaces, NoiseSum, confidences, f1_change, kept_faces
+from fmmt_deploy.types import DataSet, GraphName
+
+__all__ = ["Judge", "judge_from_bundle"]
+
+Inputs = Mapping[str, Array]
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """What the reference computed for a case; states of padding are kept too, for that is what `fusion` takes."""
+
+    token_states: Array | None
+    face_logits: Array | None
+    logits: Array
+    kept: Array | None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the judged engines answer."""
+
+    graphs: tuple[GraphName, ...]
+    logits: list[Array] = field(default_factory=list)
+    face_logits: list[Array] = field(default_factory=list)
+    outputs: dict[GraphName, NoiseSum] = field(default_factory=dict)
+    kept_changed: int = 0
+    not_finite: str = ""
+
+    def add(self, graph: GraphName, reference: Array, actual: Array) -> None:
+        """Outputs of one graph, (rows, …); padding is left out by the caller."""
+        self.outputs.setdefault(graph, NoiseSum()).add(reference, actual)
+        broken = int((~np.isfinite(actual)).any(axis=1).sum())
+        if broken:
+            self.note(f"the answers of {graph}", broken, len(actual), "rows of a batch")
+
+    def note(self, what: str, broken: int, total: int, unit: str) -> None:
+        """Keeps the first that is found: what comes after it follows from it."""
+        self.not_finite = self.not_finite or f"{what} are NaN or infinite for {broken} of {total} {unit}"
+
+
+class _Encoder:
+    """Encodes texts; cases that share the arrays of their text are encoded together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ids: Array | None = None
+        self._states: Array = np.empty(0)
+
+    def __call__(self, text: Inputs) -> tuple[Array, bool]:
+        """Token states (D, T, H), and whether they are computed just now."""
+        new = text["input_ids"] is not self._ids
+        if new:
+            self._ids, self._states = text["input_ids"], self._engine.run(text)["token_states"]
+        return self._states, new
+
+
+class Judge:
+    """Holds engines against the float32 reference; what the reference computes is computed once and kept.
+
+    Kept are the reference's outputs: 4·D·T·H bytes of token states (some 120 MB for all of MELD's test set), and little
+    else. The inputs are taken from `cases` again for every judgement.
+
+    Args:
+        architecture: The model's.
+        cases: The inputs, without noise; gone through once here and once for every judgement, so not a generator.
+            Cases that follow each other and share the arrays of their text are encoded together, once.
+        reference: What is right; stays open as long as this is used, for it also computes what comes after a judged
+            graph.
+        utterances: `(U,)` ids, in the order of the cases' rows.
+        dialogues: `(U,)`, each utterance's dialogue.
+        labels: `(U,)`, indices into `EMOTIONS`, or None where unknown: without all of them there is no F1.
+        tau: Of the faces' softmax.
+        threshold: Of the gate.
+        advance: Told of so many utterances that the reference has answered.
+
+    Raises:
+        DataError: There is no utterance.
+        FmmtError: The reference answers NaN, or another number of utterances than is named.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        cases: Iterable[Case],
+        reference: Engines,
+        utterances: Sequence[str],
+        dialogues: Sequence[str],
+        labels: Sequence[int | None],
+        *,
+        tau: float = 1.0,
+        threshold: float = 0.2,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        if not utterances:
+            raise DataError("Judging needs at least one utterance, found none.", fix="Choose another split.")
+        self.utterances, self.dialogues, self.labels = tuple(utterances), tuple(dialogues), tuple(labels)
+        self._cases, self._reference, self._tau, self._threshold = cases, reference, tau, threshold
+        self._last: GraphName = "unimodal" if architecture.unimodal is not None else "fusion"
+        self._right: list[_Right] = []
+        encoder = None if self._last == "unimodal" else _Encoder(reference["plm"])
+        for case in cases:
+            states = None if encoder is None or case.plm is None else encoder(case.plm)[0]
+            faces = None if case.swin is None else _face_logits(reference["swin"], case, reference.face_batch)
+            outputs = reference[self._last].run(_last_inputs(case, states, faces))
+            self._right.append(_Right(states, faces, outputs["logits"], outputs.get("kept")))
+            advance(len(outputs["logits"]))
+        self._logits = np.concatenate([right.logits for right in self._right])
+        self._check(len(self.utterances), len(self.dialogues), len(self.labels))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether all labels are known, so that there is an F1."""
+        return None not in self.labels
+
+    def judge(
+        self,
+        engines: Mapping[GraphName, Engine],
+        face_batch: int | None = HOST_FACE_BATCH,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> Judgement:
+        """Judges engines of some graphs; graphs that are not given answer as the reference did.
+
+        Args:
+            engines: One a graph.
+            face_batch: Faces that go through `swin` together; None leaves it to the engine.
+            advance: Told of so many utterances that are answered.
+
+        Raises:
+            FmmtError: An engine fails. Answers that are not finite are no error, but are told in the judgement.
+        """
+        found = _Found(tuple(engines))
+        encoder = _Encoder(engines["plm"]) if "plm" in engines else None
+        last = engines.get(self._last) or self._reference[self._last]
+        for case, right in zip(self._cases, self._right, strict=True):
+            states, faces = right.token_states, right.face_logits
+            if encoder is not None and case.plm is not None and right.token_states is not None:
+                states, new = encoder(case.plm)
+                if new:
+                    real = case.plm["attention_mask"].astype(bool)
+                    found.add("plm", right.token_states[real], states[real])
+            if "swin" in engines and right.face_logits is not None:
+                faces = _face_logits(engines["swin"], case, face_batch)
+                found.add("swin", right.face_logits, faces)
+            outputs = last.run(_last_inputs(case, states, faces))
+            found.logits.append(outputs["logits"])
+            if faces is not None:
+                found.face_logits.append(faces)
+            if right.kept is not None:
+                found.kept_changed += int((outputs["kept"] != right.kept).sum())
+            advance(len(outputs["logits"]))
+        return self._judgement(found)
+
+    def inputs_of(self, graph: GraphName, most: int) -> list[Inputs]:
+        """What a graph is asked, for up to `most` cases, with the reference's outputs where it takes others'."""
+        found: list[Inputs] = []
+        for case, right in zip(self._cases, self._right, strict=True):
+            if len(found) == most:
+                break
+            if graph == self._last:
+                found.append(_last_inputs(case, right.token_states, right.face_logits))
+            elif graph == "swin" and case.swin is not None:
+                found.append(dict(case.swin))
+            elif graph == "plm" and case.plm is not None:
+                found.append(case.plm)
+        return found
+
+    def _judgement(self, found: _Found) -> Judgement:
+        logits = np.concatenate(found.logits)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            found.note("logits", int((~finite).sum()), len(finite), "utterances")
+        noise = NoiseSum()
+        noise.add(self._logits, logits)
+        reference, decisions = self._logits.argmax(axis=1), logits.argmax(axis=1)
+        rows = np.arange(len(logits))
+        margins = self._logits[rows, reference].astype(np.float64) - self._logits[rows, decisions]
+        different = (reference != decisions) | ~finite
+        tied = different & finite & (margins <= TIE_MARGIN)
+        f1 = None
+        if self.labelled and not found.not_finite:
+            _, numbers = np.unique(self.dialogues, return_inverse=True)
+            labels = np.array(self.labels, np.int64)
+            f1 = f1_change(labels, reference, decisions, tied, numbers, RESAMPLES)
+        return Judgement(
+            graphs=found.graphs,
+            utterances=len(logits),
+            changed=tuple(self.utterances[i] for i in np.flatnonzero(different & ~tied)),
+            ties=int(tied.sum()),
+            sqnr_db=noise.db,
+            outputs_sqnr_db={graph: total.db for graph, total in found.outputs.items()},
+            f1=f1,
+            kept=self._kept(found),
+            not_finite=found.not_finite,
+        )
+
+    def _kept(self, found: _Found) -> KeptFaces | None:
+        right = [right.face_logits for right in self._right if right.face_logits is not None]
+        if not right or found.not_finite:
+            return None
+        reference, actual = (confidences(np.concatenate(side), self._tau) for side in (right, found.face_logits))
+        return kept_faces(reference, actual, found.kept_changed, self._threshold)
+
+    def _check(self, *named: int) -> None:
+        if not np.isfinite(self._logits).all():
+            raise FmmtError(
+                "The reference answers NaN or infinity, so nothing can be held against it.",
+                fix="Run `fmmt parity` on this bundle.",
+                tensor="logits",
+            )
+        if set(named) != {len(self._logits)}:
+            raise FmmtError(
+                f"Ids, dialogues and labels must be as many as the utterances: {len(self._logits)}, found {named}."
+            )
+
+
+def judge_from_bundle(
+    bundle: Bundle,
+    dataset: DataSet,
+    reference: Engines,
+    *,
+    batch_size: int = 8,
+    threads: int = 2,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Judge:
+    """A judge of a bundle's graphs on a data set; the reference answers all of it here.
+
+    Args:
+        bundle: The model.
+        dataset: The utterances.
+        reference: `open_engines(bundle, "torch")`; stays open as long as the judge is used.
+        batch_size: Utterances that are fused together.
+        threads: Threads that read faces.
+        advance: Told of so many utterances that are answered.
+
+    Raises:
+        DataError: The data lack what the model needs, or there is no utterance.
+    """
+    pipeline = Pipeline(bundle, reference, batch_size=batch_size, threads=threads)
+    cases = DataCases(pipeline, dataset)
+    return Judge(
+        bundle.manifest.architecture,
+        cases,
+        reference,
+        cases.utterances,
+        cases.dialogues,
+        cases.labels,
+        tau=bundle.manifest.tau,
+        threshold=bundle.manifest.threshold,
+        advance=advance,
+    )
+
+
+def _face_logits(engine: Engine, case: Case, face_batch: int | None) -> Array:
+    assert case.swin is not None
+    return arrays_from_values(engine.start(dict(case.swin), face_batch))["face_logits"]
+
+
+def _last_inputs(case: Case, states: Array | None, faces: Array | None) -> Inputs:
+    """What `fusion` or `unimodal` takes; without faces it takes one that no row refers to."""
+    if states is None:
+        return case.last
+    return {
+        **case.last,
+        "token_states": states,
+        "face_logits": np.zeros((1, 7), np.float32) if faces is None else faces,
+    }
