@@ -33,7 +33,7 @@ def numbers(value: torch.Tensor) -> NDArray[Any]:
     return value.float().numpy()
 
 
-def reference(kind: str, inputs: Sequence[NDArray[Any]], **attributes: int) -> onnx.ModelProto:
+def reference(kind: str, inputs: Sequence[NDArray[Any]], **attributes: Any) -> onnx.ModelProto:
     """One node, all of whose inputs are the graph's."""
     names = ["x", "scale", "zero"][: len(inputs)]
     types = [helper.np_dtype_to_tensor_dtype(array.dtype) for array in inputs]
@@ -64,7 +64,7 @@ def test_as_the_reference(around: np.dtype[Any], stored: np.dtype[Any], axis: in
     scale = np.asarray(rng.uniform(0.5, 2, () if axis is None else x.shape[axis]))
     scale.flat[0] = 1
     given = [x.astype(around), scale.astype(around), np.zeros(scale.shape, stored)]
-    attributes = {} if axis is None else {"axis": axis}
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
 
     quantize = reference("QuantizeLinear", given, **attributes)
     expected = referred(quantize, feeds(given))
