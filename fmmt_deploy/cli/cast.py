@@ -26,7 +26,7 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.manifest import Precision
     from fmmt_deploy.bundle.selftest import Stage
-        from fmmt_deploy.calibration.decisions import Held
+    from fmmt_deploy.calibration.decisions import Held
     from fmmt_deploy.calibration.draft import Draft
     from fmmt_deploy.calibration.observing import Inputs
     from fmmt_deploy.calibration.ranges import TensorRange
