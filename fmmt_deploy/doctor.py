@@ -33,6 +33,7 @@ _TORCH = ("safetensors", "timm", "torch", "transformers")
 _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
     "torch": _TORCH,
+    "plots": ("matplotlib",),
     "trt-rtx": ("tensorrt_rtx", "cuda"),
     "trt": ("tensorrt",),
 }
@@ -42,6 +43,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "run, eval, bench --engine torch": (*_BASE, *_TORCH),
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
     "cast, --engine emulated": (*_BASE, *_TORCH),
+    "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
     "build --engine trt": (*_BASE, "tensorrt"),

@@ -12,7 +12,8 @@ BLOCK = """
 import importlib, json, sys
 
 class Absent:
-    names = ("torch", "torchvision", "transformers", "timm", "safetensors", "onnxruntime", "sklearn", "tensorrt_rtx")
+    names = ("torch", "torchvision", "transformers", "timm", "safetensors", "onnxruntime", "sklearn", "tensorrt_rtx",
+             "matplotlib")
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
