@@ -13,7 +13,7 @@ from fmmt_deploy.data.meld import csv_names, read_meld
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import DataSet
 
-__all__ = ["read_data"]
+__all__ = ["has_split", "read_data"]
 
 
 def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Path | None = None) -> DataSet:
@@ -36,7 +36,7 @@ def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Pat
     if path.suffix == ".dt" and path.is_file():
         return read_dt(path, architecture, path.parent, faces_dir)
     files = FileIndex(path)
-    if files.has(f"meld_{split}_vision_utt.pkl") or files.has(f"meld_{split}_audio_utt.pkl"):
+    if _is_published(files, split):
         return read_meld(files, split, architecture, faces_dir)
     old = _find_dt(files, split, architecture)
     if old is not None:
@@ -48,6 +48,21 @@ def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Pat
         return read_jsonl(lines, architecture, faces_dir)
     fix = f"Expected meld_{split}_vision_utt.pkl and the files beside it, or a .dt or {split}.jsonl."
     raise DataError(f"{path} holds no {split} split of a data set", fix=fix, path=path)
+
+
+def has_split(path: Path, split: str, architecture: Architecture) -> bool:
+    """Say whether a folder holds a split, be it intact or not.
+
+    Raises:
+        DataError: If there is no such folder, or it holds the split more than once.
+    """
+    files = FileIndex(path)
+    found = _is_published(files, split) or _find_dt(files, split, architecture) or files.find([f"{split}.jsonl"])
+    return bool(found)
+
+
+def _is_published(files: FileIndex, split: str) -> bool:
+    return files.has(f"meld_{split}_vision_utt.pkl") or files.has(f"meld_{split}_audio_utt.pkl")
 
 
 def _find_dt(files: FileIndex, split: str, architecture: Architecture) -> Path | None:

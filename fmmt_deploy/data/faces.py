@@ -16,7 +16,7 @@ import numpy as np
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import FACE_PIXELS, PixelArray
 
-__all__ = ["read_face", "read_faces"]
+__all__ = ["decoded_face", "read_face", "read_faces"]
 
 _FIX = "Replace the image, or take it out of the list of faces."
 
@@ -33,7 +33,7 @@ def read_face(path: Path) -> PixelArray:
     Raises:
         DataError: If the file is missing, truncated or no image, or is 224 high and not as wide.
     """
-    image = _decoded(path)
+    image = decoded_face(path)
     height, width = image.shape[:2]
     if height == FACE_PIXELS:
         if width != FACE_PIXELS:
@@ -77,7 +77,7 @@ def read_faces(paths: Sequence[Path], threads: int = 1) -> PixelArray:
     return faces
 
 
-def _decoded(path: Path) -> PixelArray:
+def decoded_face(path: Path) -> PixelArray:
     try:
         encoded = path.read_bytes()
     except OSError as problem:
