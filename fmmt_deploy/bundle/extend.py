@@ -42,8 +42,8 @@ class ExtensionWriter:
         """
         for folder in CACHES:
             for path in (self._bundle.path / folder).rglob("*"):
-                if path.is_file():
-                    copy = self._writer.place(path.relative_to(self._bundle.path).as_posix())
+                copy = self._writer.place(path.relative_to(self._bundle.path).as_posix()) if path.is_file() else None
+                if copy is not None and not copy.exists():  # what is new stays
                     with suppress(FileNotFoundError):  # of an engine that is just being written
                         link_or_copy(path, copy)
         return self._writer.commit(manifest, replaces=self._bundle.manifest if self._in_place else None)

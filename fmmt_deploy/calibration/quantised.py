@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -26,19 +25,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fmmt_deploy.calibration.decisions import GraphView
 from fmmt_deploy.calibration.draft import Draft
-from fmmt_deploy.calibration.formats import LARGEST, EightBits
+from fmmt_deploy.calibration.formats import EightBits
+from fmmt_deploy.calibration.quantisers import quantised
 from fmmt_deploy.calibration.scales import Calibration, InputScale, rounded_scale
 from fmmt_deploy.calibration.sites import Site, sites_of
 from fmmt_deploy.calibration.weights import Weight
 from fmmt_deploy.errors import PrecisionError
 
-__all__ = ["PASS", "check_quantised_graph", "quantised_graph", "quantised_weight", "weight_scale"]
+__all__ = ["PASS", "check_quantised_graph", "quantised_graph", "weight_scale"]
 
 PASS = "quantised graph"
 """This pass's name, for its errors."""
 
 _KINDS: dict[EightBits, int] = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
-_E4M3 = ml_dtypes.float8_e4m3fn
 Floats = NDArray[np.float32]
 
 
@@ -102,7 +101,7 @@ class _Quantising:
             self._quantised.add(site.input)
             source = site.input
             if found.smoothing is not None:
-                by = self._constant(f"{site.input}/smoothing", np.float32(1) / found.smoothing)
+                by = self._constant(f"{site.input}/smoothing", _divisor(found.smoothing))
                 yield helper.make_node("Mul", [source, by], [f"{source}/smooth"], name=f"{source}/smooth")
                 source = f"{source}/smooth"
             name = f"{site.input}/quantize"
@@ -123,9 +122,7 @@ class _Quantising:
             scale = weight_scale(values(), self._operands, site.weight)
             self._constant(f"{stored}/scale", scale)
             shape, operands = (site.rows, site.columns), self._operands
-            self.weights[stored] = Weight(
-                stored, self._kind, shape, lambda: quantised_weight(values(), scale, operands)
-            )
+            self.weights[stored] = Weight(stored, self._kind, shape, lambda: quantised(values(), scale, operands))
             empty = TensorProto(name=stored, data_type=self._kind, dims=shape, data_location=TensorProto.EXTERNAL)
             self.constants[stored] = empty
         scales = self.constants[f"{stored}/scale"]
@@ -159,22 +156,19 @@ def weight_scale(values: Floats, operands: EightBits, name: str) -> Floats:
     return rounded_scale(np.abs(values).max(axis=0 if operands == "int8" else None), operands)
 
 
-def quantised_weight(values: Floats, scale: Floats, operands: EightBits) -> NDArray[Any]:
-    """Weights (K, N) in units of their scale, rounded to nearest, ties to even."""
-    limit = LARGEST[operands]
-    scaled = np.clip(values / scale, -limit, limit)
-    quantised: NDArray[Any] = np.rint(scaled).astype(np.int8) if operands == "int8" else scaled.astype(_E4M3)
-    return quantised
-
-
 def _smoothed(weight: Weight, found: InputScale) -> Callable[[], Floats]:
     """Reads weights as (K, N), each row times what its column of the input is divided by."""
 
     def read() -> Floats:
         values: Floats = np.ascontiguousarray(weight.read().T)
-        return values if found.smoothing is None else values * found.smoothing[:, None]
+        return values if found.smoothing is None else values / _divisor(found.smoothing)[:, None]
 
     return read
+
+
+def _divisor(smoothing: Floats) -> Floats:
+    """What the input is multiplied with, and the weights divided by: a float16 number, the same in every type."""
+    return (1 / smoothing).astype(np.float16).astype(np.float32)
 
 
 def _check_thresholds(sites: Sequence[Site], calibration: Calibration) -> None:

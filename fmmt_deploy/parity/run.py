@@ -117,20 +117,27 @@ def cases_from_self_test(stages: Mapping[GraphName, Stage]) -> Iterator[Case]:
         yield Case(stages["swin"].inputs, stages["plm"].inputs, last)
 
 
-def cases_from_dataset(pipeline: Pipeline, dataset: DataSet, noise: Noise) -> Iterator[Case]:
-    """A data set, prepared as `fmmt run` would."""
+def cases_from_dataset(pipeline: Pipeline, dataset: DataSet, noise: Noise, first: int = 0) -> Iterator[Case]:
+    """A data set, prepared as `fmmt run` would.
+
+    Args:
+        pipeline: Prepares it.
+        dataset: It.
+        noise: On the faces' logits.
+        first: So many cases are left out, and nothing is read for them.
+    """
     architecture = pipeline.architecture
     if architecture.fusion is None:
         utterances = [u for dialogue in dataset.dialogues for u in dialogue.utterances]
         yield Case(None, None, vision_inputs(utterances, architecture.vision_length))
         return
-    for group in pipeline.plan(dataset):
+    work = [(group, members) for group in pipeline.plan(dataset) for members in pipeline.steps(group)]
+    for group, members in work[first:]:
         ids, mask = padded_tokens(group.windows)
-        for members in pipeline.steps(group):
-            step = pipeline.read(members)
-            last = utterance_inputs(step.members, architecture.fusion, noise)
-            faces = {"faces": step.faces} if len(step.faces) else None
-            yield Case(faces, {"input_ids": ids, "attention_mask": mask}, last)
+        step = pipeline.read(members)
+        last = utterance_inputs(step.members, architecture.fusion, noise)
+        faces = {"faces": step.faces} if len(step.faces) else None
+        yield Case(faces, {"input_ids": ids, "attention_mask": mask}, last)
 
 
 def parity(

@@ -1,0 +1,94 @@
+"""What calibration remembers of a graph while data stream through: what its products read and make, and magnitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmmt_deploy.calibration.observing import Inputs
+from fmmt_deploy.calibration.sites import Site
+from fmmt_deploy.calibration.statistics import ColumnExtremes, TensorStatistics
+from fmmt_deploy.types import GraphName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["GraphStatistics"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class GraphStatistics:
+    """Of one float32 graph; an `Observer`.
+
+    Args:
+        graph: Which.
+        sites: Its products that may get 8 bits.
+        seed: Of the rows that are sampled.
+    """
+
+    def __init__(self, graph: GraphName, sites: Iterable[Site], seed: int = 0) -> None:
+        self.graph, self.sites = graph, tuple(sites)
+        self.inputs = {site.input: TensorStatistics(site.input, site.rows, seed) for site in self.sites}
+        self.outputs = {site.output: ColumnExtremes(site.output, site.columns) for site in self.sites}
+        self.largest: dict[str, float] = {}
+        self.cases = 0
+        self._real: NDArray[np.bool_] | None = None
+
+    def begin(self, inputs: Inputs) -> None:
+        """Takes note of which rows are real: a padded token's are computed, but no answer depends on them."""
+        mask = inputs.get("attention_mask")
+        self._real = None if mask is None else np.asarray(mask, bool).reshape(-1)
+        self.cases += 1
+
+    def observe(self, name: str, tensor: Tensor) -> None:
+        """Takes a tensor into account.
+
+        Raises:
+            DataError, PrecisionError: It is not finite; see `ColumnExtremes.update`.
+        """
+        if not tensor.is_floating_point() or not tensor.numel():
+            return
+        low, high = tensor.aminmax()
+        self.largest[name] = max(self.largest.get(name, 0.0), float(high), -float(low))
+        if name in self.inputs:
+            self.inputs[name].update(self._rows(tensor), self.cases)
+        if name in self.outputs:
+            self.outputs[name].update(self._rows(tensor))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that was seen; see `load`."""
+        found: dict[str, NDArray[Any]] = {
+            "cases": np.array(self.cases),
+            "names": np.array(list(self.largest)),
+            "largest": np.array(list(self.largest.values())),
+        }
+        for number, seen in enumerate(self.inputs.values()):
+            found |= {f"inputs/{number}/{key}": array for key, array in seen.arrays().items()}
+        for number, made in enumerate(self.outputs.values()):
+            found |= {f"outputs/{number}/{key}": array for key, array in made.arrays().items()}
+        return found
+
+    def load(self, arrays: Arrays) -> None:
+        """Goes on where the statistics were that `arrays` was called on; of the same graph, sites and seed."""
+        self.cases = int(arrays["cases"])
+        self.largest = dict(zip(arrays["names"].tolist(), arrays["largest"].tolist(), strict=True))
+        for number, name in enumerate(self.inputs):
+            self.inputs[name] = TensorStatistics.from_arrays(name, _under(f"inputs/{number}/", arrays))
+        for number, name in enumerate(self.outputs):
+            self.outputs[name] = ColumnExtremes.from_arrays(name, _under(f"outputs/{number}/", arrays))
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        if self._real is None:
+            return rows
+        import torch
+
+        return rows[torch.from_numpy(self._real)]
+
+
+def _under(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
