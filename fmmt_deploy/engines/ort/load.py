@@ -16,7 +16,7 @@ from fmmt_deploy.engines.protocol import Engine, EngineKind, Engines
 from fmmt_deploy.errors import EnvironmentProblem
 from fmmt_deploy.types import GraphName
 
-__all__ = ["engine_from_onnx", "engines_from_bundle", "import_onnxruntime"]
+__all__ = ["engine_from_onnx", "engines_from_bundle", "import_onnxruntime", "is_quantised"]
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
@@ -27,6 +27,7 @@ def engines_from_bundle(bundle: Bundle, kind: EngineKind, precisions: Precisions
     Raises:
         EnvironmentProblem: ONNX Runtime or its provider is missing, or does not compute where it was asked to.
         BundleError: ONNX Runtime refuses a graph.
+        PrecisionError: It has no 8-bit products of that kind there.
     """
     if (provider := provider_of(kind)) is not None:
         from fmmt_deploy.engines.ort.gpu import engines_on_gpu  # which imports onnx: on the CPU it is not needed
@@ -44,19 +45,35 @@ def engine_from_onnx(graph: GraphName, path: Path, threads: int) -> Engine:
 
     Args:
         graph: Which graph it is.
-        path: Its ONNX file, with its weights beside it.
+        path: Its ONNX file, with its weights beside it; if it is quantised, its products are computed on integers.
         threads: Threads within an operator.
 
     Raises:
         EnvironmentProblem: ONNX Runtime is not installed, or installed twice.
-        BundleError: ONNX Runtime refuses the graph.
+        BundleError: ONNX Runtime refuses the graph, or it is quantised in a way that ours are not.
+        PrecisionError: It is quantised, but not int8 with float32 around.
     """
     ort = import_onnxruntime()
+    content = _lowered(ort, graph, path) if is_quantised(path) else None
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # machines are shared
-    return OrtEngine(graph, open_session(ort, path, options, ["CPUExecutionProvider"]))
+    return OrtEngine(graph, open_session(ort, path, options, ["CPUExecutionProvider"], content))
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether a graph has quantised tensors, told without `onnx` from names of operators, which are in it as text."""
+    content = path.read_bytes() if path.is_file() else b""
+    return any(name in content for name in (b"QuantizeLinear", b"DequantizeLinear"))
+
+
+def _lowered(ort: ModuleType, graph: GraphName, path: Path) -> bytes:
+    from fmmt_deploy.engines.ort.integer_products import integer_products
+    from fmmt_deploy.engines.ort.signedness import exact_signedness
+
+    lowered: bytes = integer_products(graph, path, exact_signedness(ort)).model.SerializeToString()
+    return lowered
 
 
 def import_onnxruntime() -> ModuleType:
