@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphStatistics"]
 
 Arrays = Mapping[str, NDArray[Any]]
+Floats = NDArray[np.float32]
 
 
 class GraphStatistics:
@@ -28,10 +29,13 @@ class GraphStatistics:
         graph: Which.
         sites: Its products that may get 8 bits.
         seed: Of the rows that are sampled.
+        smoothing: For tensors that products read, (K,): what their columns are divided by before they are looked at.
     """
 
-    def __init__(self, graph: GraphName, sites: Iterable[Site], seed: int = 0) -> None:
-        self.graph, self.sites = graph, tuple(sites)
+    def __init__(
+        self, graph: GraphName, sites: Iterable[Site], seed: int = 0, smoothing: Mapping[str, Floats] | None = None
+    ) -> None:
+        self.graph, self.sites, self.smoothing = graph, tuple(sites), smoothing or {}
         self.inputs = {site.input: TensorStatistics(site.input, site.rows, seed) for site in self.sites}
         self.outputs = {site.output: ColumnExtremes(site.output, site.columns) for site in self.sites}
         self.largest: dict[str, float] = {}
@@ -55,7 +59,7 @@ class GraphStatistics:
         low, high = tensor.aminmax()
         self.largest[name] = max(self.largest.get(name, 0.0), float(high), -float(low))
         if name in self.inputs:
-            self.inputs[name].update(self._rows(tensor), self.cases)
+            self.inputs[name].update(self._smoothed(name, self._rows(tensor)), self.cases)
         if name in self.outputs:
             self.outputs[name].update(self._rows(tensor))
 
@@ -80,6 +84,13 @@ class GraphStatistics:
             self.inputs[name] = TensorStatistics.from_arrays(name, _under(f"inputs/{number}/", arrays))
         for number, name in enumerate(self.outputs):
             self.outputs[name] = ColumnExtremes.from_arrays(name, _under(f"outputs/{number}/", arrays))
+
+    def _smoothed(self, name: str, rows: Tensor) -> Tensor:
+        if name not in self.smoothing:
+            return rows
+        import torch
+
+        return rows / torch.from_numpy(self.smoothing[name])
 
     def _rows(self, tensor: Tensor) -> Tensor:
         rows = tensor.reshape(-1, tensor.shape[-1])

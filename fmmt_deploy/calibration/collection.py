@@ -78,9 +78,9 @@ class SavedProgress:
         self.path.unlink(missing_ok=True)
 
 
-def place_of_progress(bundle: Bundle) -> Path:
-    """Where a bundle's calibration is saved: beside it, hidden."""
-    return bundle.path.with_name(f".{bundle.path.name}.calibration.npz")
+def place_of_progress(bundle: Bundle, part: str) -> Path:
+    """Where a part of a bundle's calibration is saved: beside it, hidden."""
+    return bundle.path.with_name(f".{bundle.path.name}.calibration-{part}.npz")
 
 
 def inputs_digest(bundle: Bundle, data: str, settings: Mapping[str, object]) -> str:
@@ -98,7 +98,7 @@ def inputs_digest(bundle: Bundle, data: str, settings: Mapping[str, object]) -> 
 
 def collect_statistics(
     bundle: Bundle,
-    graphs: Iterable[GraphName],
+    smoothing: Mapping[GraphName, Mapping[str, NDArray[np.float32]]],
     cases: Callable[[int], Iterable[CaseInputs]],
     threads: int,
     *,
@@ -110,7 +110,7 @@ def collect_statistics(
 
     Args:
         bundle: The bundle.
-        graphs: Those that are to be calibrated.
+        smoothing: For each graph that is to be calibrated, how tensors are smoothed before they are looked at.
         cases: Gives the cases without so many first ones; see `observe_graphs`.
         threads: To compute with.
         seed: Of the rows that are sampled.
@@ -123,11 +123,11 @@ def collect_statistics(
         EnvironmentProblem: Progress can't be saved.
     """
     statistics = {}
-    for graph in graphs:
+    for graph, factors in smoothing.items():
         sites = sites_of(GraphView(onnx.load(bundle.graph(graph), load_external_data=False)))
         if not sites:
             raise PrecisionError(f"{graph} has no product for 8 bits.", fix="Leave it in another precision.")
-        statistics[graph] = GraphStatistics(graph, sites, seed)
+        statistics[graph] = GraphStatistics(graph, sites, seed, factors)
     done = 0 if progress is None else progress.load(statistics)
     if done:
         status(f"going on after {done} batches of an interrupted calibration")
