@@ -31,7 +31,6 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.calibration.observing import Inputs
     from fmmt_deploy.calibration.ranges import TensorRange
     from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.parity.run import Case
     from fmmt_deploy.types import GraphName
 
     Ranges = Mapping[GraphName, Sequence[TensorRange]]
@@ -124,24 +123,14 @@ def _cases(
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test
 
     if data is None:
-        yield from (_inputs(case) for case in cases_from_self_test(stages))
+        yield from (case.by_graph() for case in cases_from_self_test(stages))
         return
     dataset = session.dataset(data, split, faces_dir, limit)
     pipeline = session.pipeline(Engines("emulated", {}))  # it prepares inputs, and runs nothing
     with shown.progress("auditing", len(dataset.order)) as advance:
         for case in cases_from_dataset(pipeline, dataset, session.noise("none", 0, dataset)):
-            yield _inputs(case)
+            yield case.by_graph()
             advance(len(case.last["vision_mask"]))
-
-
-def _inputs(case: Case) -> dict[GraphName, Inputs]:
-    import numpy as np
-
-    if case.plm is None:
-        return {"unimodal": case.last}
-    if case.swin is None:
-        return {"plm": case.plm, "fusion": {**case.last, "face_logits": np.zeros((1, 7), np.float32)}}
-    return {"swin": case.swin, "plm": case.plm, "fusion": case.last}
 
 
 def _document(planned: Sequence[Draft], ranges: Ranges) -> dict[str, object]:

@@ -53,6 +53,14 @@ class Case:
     plm: Inputs | None
     last: Inputs
 
+    def by_graph(self) -> dict[GraphName, Inputs]:
+        """The inputs of every graph, without those that other graphs compute; of no face the logits are zeros."""
+        if self.plm is None:
+            return {"unimodal": self.last}
+        if self.swin is None:
+            return {"plm": self.plm, "fusion": {**self.last, "face_logits": np.zeros((1, 7), np.float32)}}
+        return {"swin": self.swin, "plm": self.plm, "fusion": self.last}
+
 
 class RecordedEngine:
     """Answers from a record: what the reference computed when the bundle was made.

@@ -113,11 +113,11 @@ class Pipeline:
         self.engines, self.architecture = engines, bundle.manifest.architecture
         self.batch_size, self.face_batch = batch_size, face_batch or engines.face_batch
         self.threads, self._clock = threads, clock
-        self._tokenizer: DialogueTokenizer | None = None
+        self.tokenizer: DialogueTokenizer | None = None
         plm = self.architecture.plm
         if plm is not None and bundle.manifest.tokenizer is not None:
             text = bundle.file(bundle.manifest.tokenizer).read_text(encoding="utf-8")
-            self._tokenizer = DialogueTokenizer(text, plm.kind, plm.max_tokens)
+            self.tokenizer = DialogueTokenizer(text, plm.kind, plm.max_tokens)
 
     def run(self, dataset: DataSet, noise: Noise = no_noise) -> Iterator[Prediction]:
         """Answers every utterance of a data set, in the order that is quickest; see `in_order`.
@@ -148,7 +148,7 @@ class Pipeline:
         """Groups of dialogues that are encoded together; tokenises their texts."""
         assert self.architecture.fusion is not None
         with self._clock("prepare"):
-            return plan_groups(dataset, self._tokenizer, self.architecture.fusion.text_length, self.batch_size)
+            return plan_groups(dataset, self.tokenizer, self.architecture.fusion.text_length, self.batch_size)
 
     def steps(self, group: Group) -> Iterator[tuple[Member, ...]]:
         """The group's utterances, so many as are fused together."""
