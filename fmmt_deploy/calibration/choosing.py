@@ -57,7 +57,7 @@ def chosen_smoothing(
     choices = {}
     for tensor, sites in readers.items():
         matrices = [_matrix(weights[site.weight]) for site in sites]
-        choices[tensor] = sweep(statistics.inputs[tensor], matrices, operands, settings.method, settings.percentile)
+        choices[tensor] = sweep(statistics.inputs[tensor], matrices, operands, [settings.method], settings.percentile)
         done()
     return choices
 

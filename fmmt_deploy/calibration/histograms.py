@@ -57,6 +57,11 @@ class Histogram:
         """(BINS + 1,): where bins begin and end."""
         return np.arange(BINS + 1, dtype=np.float64) * self.width
 
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """(BINS,): of the bins."""
+        return (np.arange(BINS, dtype=np.float64) + 0.5) * self.width
+
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of all that both saw."""
         reach = max(self.reach, other.reach)

@@ -94,8 +94,7 @@ def expected_error(histogram: Histogram, threshold: float, operands: EightBits) 
     integral = _integrated_error(histogram.edges / scale, levels(operands))
     lengths = histogram.width / scale
     error = float(np.diff(integral) @ histogram.counts) / lengths * scale**2
-    centres = histogram.edges[:-1] + histogram.width / 2
-    return error / float((centres**2) @ histogram.counts)
+    return error / float(np.square(histogram.centres) @ histogram.counts)
 
 
 def _quantile(histogram: Histogram, share: float) -> float:
