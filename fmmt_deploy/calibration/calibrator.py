@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.calibration.choosing import Choices, calibration_from_statistics, chosen_smoothing
+from fmmt_deploy.calibration.choosing import Choices, calibration_from_statistics, tried_choices
 from fmmt_deploy.calibration.collecting import GraphStatistics
 from fmmt_deploy.calibration.collection import SavedProgress, collect_statistics, inputs_digest, place_of_progress
 from fmmt_deploy.calibration.draft import draft_from_onnx
@@ -36,7 +36,7 @@ class Calibrated:
         operands: The type.
         statistics: Of all tensors that products read, not smoothed.
         smoothed: Of those that are smoothed; None if none is.
-        choices: What smoothing was tried.
+        choices: What was tried.
     """
 
     calibration: Calibration
@@ -104,15 +104,14 @@ class Calibrator:
             self._statistics = self._collected("all", {name: {} for name in self._graphs})
         statistics, settings = self._statistics[graph], self._settings
         weights = draft_from_onnx(graph, self._bundle.graph(graph)).weights
-        if graph in settings.smooth:
-            self._status(f"{graph} {operands}: trying how to smooth")
-        choices = chosen_smoothing(statistics, weights, settings, operands)
+        self._status(f"{graph} {operands}: choosing scales")
+        choices = tried_choices(statistics, weights, settings, operands)
         factors = {name: choice.smoothing for name, choice in choices.items() if choice.smoothing is not None}
         smoothed = None
         if factors:
             self._status(f"{graph} {operands}: collecting {len(factors)} smoothed tensors")
             smoothed = self._collected(f"{graph}-{operands}", {graph: factors})[graph]
-        calibration = calibration_from_statistics(statistics, smoothed, weights, settings, operands)
+        calibration = calibration_from_statistics(statistics, smoothed, choices, weights, settings, operands)
         return Calibrated(calibration, operands, statistics, smoothed, choices)
 
     def _collected(

@@ -14,11 +14,11 @@ from fmmt_deploy.calibration.quantised import weight_scale
 from fmmt_deploy.calibration.scales import Calibration, InputScale
 from fmmt_deploy.calibration.settings import CalibrationSettings
 from fmmt_deploy.calibration.sites import Site
-from fmmt_deploy.calibration.smoothing import SmoothingChoice, sweep
+from fmmt_deploy.calibration.smoothing import ALPHAS, SmoothingChoice, sweep
 from fmmt_deploy.calibration.thresholds import threshold_from_histogram
 from fmmt_deploy.calibration.weights import Weight
 
-__all__ = ["FLOAT16_LARGEST", "Choices", "calibration_from_statistics", "chosen_smoothing"]
+__all__ = ["FLOAT16_LARGEST", "Choices", "calibration_from_statistics", "tried_choices"]
 
 FLOAT16_LARGEST = 65504.0
 
@@ -30,14 +30,14 @@ Choices: TypeAlias = Mapping[str, SmoothingChoice]
 """By tensor; those that were never tried are not there."""
 
 
-def chosen_smoothing(
+def tried_choices(
     statistics: GraphStatistics,
     weights: Mapping[str, Weight],
     settings: CalibrationSettings,
     operands: EightBits,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, SmoothingChoice]:
-    """Tries smoothing on all tensors that a graph's products read, if settings ask for it in this graph.
+    """Tries on sampled rows what settings leave open, for each tensor that a graph's products read.
 
     Args:
         statistics: What was seen, not smoothed.
@@ -49,7 +49,8 @@ def chosen_smoothing(
     Raises:
         DataError: A tensor was never seen, or was all zeros.
     """
-    if statistics.graph not in settings.smooth:
+    alphas = ALPHAS if statistics.graph in settings.smooth else ()
+    if not alphas and len(settings.methods) == 1:
         return {}
     readers: dict[str, list[Site]] = {}
     for site in statistics.sites:
@@ -57,7 +58,9 @@ def chosen_smoothing(
     choices = {}
     for tensor, sites in readers.items():
         matrices = [_matrix(weights[site.weight]) for site in sites]
-        choices[tensor] = sweep(statistics.inputs[tensor], matrices, operands, [settings.method], settings.percentile)
+        choices[tensor] = sweep(
+            statistics.inputs[tensor], matrices, operands, settings.methods, settings.percentile, alphas
+        )
         done()
     return choices
 
@@ -65,6 +68,7 @@ def chosen_smoothing(
 def calibration_from_statistics(
     statistics: GraphStatistics,
     smoothed: GraphStatistics | None,
+    choices: Choices,
     weights: Mapping[str, Weight],
     settings: CalibrationSettings,
     operands: EightBits,
@@ -74,6 +78,7 @@ def calibration_from_statistics(
     Args:
         statistics: What was seen, not smoothed.
         smoothed: What was seen of the smoothed tensors, if there are any.
+        choices: What was tried; see `tried_choices`.
         weights: The float32 graph's.
         settings: How to calibrate.
         operands: What is rounded to.
@@ -86,7 +91,8 @@ def calibration_from_statistics(
     inputs = {}
     for tensor, plain in statistics.inputs.items():
         seen = smoothed.inputs[tensor] if smoothed is not None and tensor in factors else plain
-        threshold = threshold_from_histogram(seen.histogram, settings.method, operands, settings.percentile)
+        method = choices[tensor].chosen.method if tensor in choices else settings.methods[0]
+        threshold = threshold_from_histogram(seen.histogram, method, operands, settings.percentile)
         inputs[tensor] = InputScale(tensor, threshold, factors.get(tensor))
     return Calibration(statistics.graph, inputs, _wide(statistics, weights, factors, operands))
 
