@@ -22,7 +22,7 @@ from fmmt_deploy.calibration.formats import FORMATS
 from fmmt_deploy.calibration.sites import sites_of
 from fmmt_deploy.types import GraphName
 
-__all__ = ["BYTES", "Cost", "Layer", "LayeredGraph", "keep_patterns", "layered_graph"]
+__all__ = ["BYTES", "Cost", "Layer", "LayeredGraph", "layered_graph", "quantised_products"]
 
 BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8-fp32": 1, "int8": 1, "fp8": 1}
 """Of a weight that a product reads, in each precision."""
@@ -73,6 +73,7 @@ class LayeredGraph:
         low_flops: Of those that the precision touches.
         constant_bytes: Of its weights and constants in float32.
         costs: Of keeping back each node.
+        kept: Nodes that the precision would touch, but that are kept back in any case.
     """
 
     graph: GraphName
@@ -82,6 +83,7 @@ class LayeredGraph:
     low_flops: int
     constant_bytes: int
     costs: Mapping[str, Cost]
+    kept: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -98,13 +100,29 @@ class LayeredGraph:
         """Each node of some layers, as a layer of its own."""
         return tuple(_layer(node, [node], self.costs) for layer in layers for node in layer.nodes)
 
+    def keep(self, layers: Sequence[Layer]) -> tuple[str, ...]:
+        """What names layers, or single nodes of them, shortest, besides those that are kept back in any case.
+
+        A pattern for each layer of which all nodes are among them, and the nodes' names of other layers.
+        """
+        names = {node for layer in layers for node in layer.nodes}
+        patterns = list(self.kept)
+        for layer in self.layers:
+            mine = [node for node in layer.nodes if node in names]
+            patterns += layer.patterns if len(mine) == len(layer.nodes) else mine
+        return tuple(patterns)
+
     def cost_of(self, layers: Iterable[Layer]) -> Cost:
         """Of keeping all of them back."""
         return sum((layer.cost for layer in layers), Cost())
 
 
 def layered_graph(
-    graph: GraphName, path: Path, precision: Precision, dims: Mapping[str, int] = TYPICAL
+    graph: GraphName,
+    path: Path,
+    precision: Precision,
+    dims: Mapping[str, int] = TYPICAL,
+    only: Collection[str] | None = None,
 ) -> LayeredGraph:
     """Groups a graph's nodes; no weight is read.
 
@@ -114,6 +132,7 @@ def layered_graph(
         precision: What it is to be computed in; in 8 bits only products of weights count, because only they can be
             kept back.
         dims: A number for each named dimension of its inputs, to count FLOPs with.
+        only: Nodes that may be low; others are kept back in any case. Default all.
 
     Raises:
         PrecisionError: It is not a float32 graph of ours.
@@ -125,7 +144,8 @@ def layered_graph(
     model = onnx.load(path, load_external_data=False)
     view = GraphView(model)
     flops = {product.node: product.flops for product in products_of(model, dims)}
-    touched = _touched(view, precision)
+    could = _touched(view, precision)
+    touched = could if only is None else could & set(only)
     total = sum(flops.values())
     costs = {node.name: _cost(node, view, flops, total, precision) for node in view.nodes if node.name in touched}
     scopes: dict[str, list[str]] = {}
@@ -139,25 +159,17 @@ def layered_graph(
         low_flops=sum(count for name, count in flops.items() if name in touched),
         constant_bytes=sum(4 * prod(t.dims) for name, t in view.constants.items() if view.is_float(name)),
         costs=costs,
+        kept=tuple(node.name for node in view.nodes if node.name in could - touched),
     )
 
 
-def keep_patterns(layers: Sequence[Layer], kept: Sequence[Layer]) -> tuple[str, ...]:
-    """What names single nodes shortest: a pattern for each layer of which all are kept, the nodes' names of the others.
-
-    Args:
-        layers: Of a graph.
-        kept: Layers, or single nodes of them.
-    """
-    names = {node for layer in kept for node in layer.nodes}
-    patterns: list[str] = []
-    for layer in layers:
-        mine = [node for node in layer.nodes if node in names]
-        patterns += layer.patterns if len(mine) == len(layer.nodes) else mine
-    return tuple(patterns)
+def quantised_products(path: Path) -> frozenset[str]:
+    """Names of the products of a graph that have operands of 8 bits."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return frozenset(n.name.removesuffix("/weight") for n in nodes if n.op_type == "DequantizeLinear")
 
 
-def _touched(view: GraphView, precision: Precision) -> Collection[str]:
+def _touched(view: GraphView, precision: Precision) -> set[str]:
     """Nodes that would be low. Moves compute nothing, and are in whatever type they get."""
     if FORMATS[precision].operands is not None:
         return {site.node for site in sites_of(view)}

@@ -22,7 +22,7 @@ from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.cost import Speeds, float32_cost, graph_cost
 from fmmt_deploy.selection.found import Attempt, Choice, Found, LayerNoise, noise_of
 from fmmt_deploy.selection.judgement import Judgement
-from fmmt_deploy.selection.layers import Cost, Layer, LayeredGraph, keep_patterns, layered_graph
+from fmmt_deploy.selection.layers import Cost, Layer, LayeredGraph, layered_graph
 from fmmt_deploy.selection.making import Maker
 from fmmt_deploy.selection.progress_file import Candidate, Candidates, ProgressFile, Verdict
 from fmmt_deploy.types import GraphName
@@ -217,7 +217,7 @@ class _Options:
 
     def _alone(self, form: LayeredGraph, layer: Layer) -> float:
         """A layer's noise with all others kept back."""
-        keep = tuple(pattern for other in form.layers if other is not layer for pattern in other.patterns)
+        keep = form.keep([other for other in form.layers if other is not layer])
         verdict = self._trials.verdict({form.graph: Candidate(form.precision, keep)})
         noise = noise_of(verdict)
         sqnr = verdict.judgement.sqnr_db if verdict.judgement is not None and math.isfinite(noise) else -math.inf
@@ -227,7 +227,7 @@ class _Options:
     def _attempt(self, form: LayeredGraph, kept: Sequence[Layer]) -> Attempt:
         cost = form.cost_of(kept)
         time = graph_cost(form, cost.flops_share, self._speeds) / self._total
-        return self._trials.attempt({form.graph: Choice(form.precision, keep_patterns(form.layers, kept), cost, time)})
+        return self._trials.attempt({form.graph: Choice(form.precision, form.keep(kept), cost, time)})
 
 
 def _regret(graph: GraphName, attempt: Attempt, time32: float) -> float:
