@@ -84,6 +84,8 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.parity import parity
     from fmmt_deploy.cli.profile_data import profile_data
     from fmmt_deploy.cli.run import run
+    from fmmt_deploy.cli.triage import triage
+    from fmmt_deploy.cli.verdict import verdict
 
     return {
         "export": export,
@@ -93,7 +95,9 @@ def _commands() -> Mapping[str, Command]:
         "profile-data": profile_data,
         "run": run,
         "parity": parity,
+        "triage": triage,
         "eval": evaluate,
+        "verdict": verdict,
         "bench": bench,
         "doctor": doctor,
     }

@@ -1,0 +1,125 @@
+"""Which precisions are worth it: a rule over what was judged and counted, without looking at any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from fmmt_deploy.benchmark.statistics import Ratio, format_ratio
+from fmmt_deploy.bundle.manifest import Precision
+
+__all__ = ["MARKS", "SPEED_UP", "Contestant", "Mark", "MarkName", "dominates", "marks_of"]
+
+MarkName: TypeAlias = Literal["worth it", "no gain", "dominated", "harmful"]
+MARKS: tuple[MarkName, ...] = get_args(MarkName)
+
+SPEED_UP = 1.15
+"""A measured speed-up below this is none: a machine that is shared does that much by itself."""
+
+_SAME_DB = 0.1
+"""SQNRs so close are equal: 2 % of the noise's energy."""
+
+_SAME_COST = 0.02
+"""Costs so close, as a share, are equal: scales and casts take a few bytes, and times are not better than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One precision of one submodule.
+
+    Attributes:
+        precision: It.
+        problems: Why it does not hold; empty if it does.
+        sqnr_db: Of the logits, against float32; infinite if they are equal.
+        weight_bytes: Of its graph.
+        speed: How many times as fast as float32 it was measured here; None if nobody measured.
+    """
+
+    precision: Precision
+    problems: tuple[str, ...]
+    sqnr_db: float
+    weight_bytes: int
+    speed: Ratio | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What became of a precision, and why in words."""
+
+    name: MarkName
+    reason: str
+
+
+def marks_of(contestants: Sequence[Contestant], float32_bytes: int) -> tuple[Mark, ...]:
+    """Marks the precisions of one submodule.
+
+    * `harmful`: it does not hold.
+    * `dominated`: another one that holds is at least as accurate and costs no more, and is better in one of the two.
+      The cost is the time where both were measured, else the bytes of weights.
+    * `worth it`: neither, and at least `SPEED_UP` times as fast as float32 where that was measured (and faster beyond
+      doubt), else with fewer bytes.
+    * `no gain`: none of these.
+
+    Args:
+        contestants: All of one submodule that were judged, float32 among them.
+        float32_bytes: Weights of its float32 graph.
+
+    Returns:
+        A mark for each, in their order.
+    """
+    holding = [contestant for contestant in contestants if not contestant.problems]
+    return tuple(_mark(contestant, holding, float32_bytes) for contestant in contestants)
+
+
+def dominates(one: Contestant, other: Contestant) -> bool:
+    """Whether the first is nowhere worse than the second, and somewhere better; what is close is equal."""
+    finer = _more(one.sqnr_db, other.sqnr_db, _SAME_DB)
+    coarser = _more(other.sqnr_db, one.sqnr_db, _SAME_DB)
+    cost, other_cost = _costs(one, other)
+    cheaper, dearer = cost < other_cost * (1 - _SAME_COST), other_cost < cost * (1 - _SAME_COST)
+    return not coarser and not dearer and (finer or cheaper)
+
+
+def _mark(contestant: Contestant, holding: Sequence[Contestant], float32_bytes: int) -> Mark:
+    if contestant.problems:
+        return Mark("harmful", "; ".join(contestant.problems))
+    better = [other for other in holding if dominates(other, contestant)]
+    if better:
+        best = max(better, key=lambda other: (other.sqnr_db, -other.weight_bytes))
+        return Mark("dominated", _comparison(best, contestant))
+    size = f"{contestant.weight_bytes / max(1, float32_bytes):.0%} of the bytes"
+    if contestant.precision == "fp32":
+        return Mark("no gain", "float32 itself")
+    if contestant.speed is not None:
+        measured = f"{format_ratio(contestant.speed)} as fast as float32, measured; {size}"
+        if contestant.speed.median >= SPEED_UP and contestant.speed.low > 1:
+            return Mark("worth it", measured)
+        doubt = "not beyond doubt" if contestant.speed.median >= SPEED_UP else f"less than {SPEED_UP}×"
+        return Mark("no gain", f"{measured}: {doubt}")
+    if contestant.weight_bytes < float32_bytes * (1 - _SAME_COST):
+        return Mark("worth it", f"{size}; speed not measured here")
+    return Mark("no gain", f"{size}; speed not measured here")
+
+
+def _more(one: float, other: float, same: float) -> bool:
+    """Of two that may both be infinite, neither is more."""
+    return one != other and one - other > same
+
+
+def _costs(one: Contestant, other: Contestant) -> tuple[float, float]:
+    if one.speed is not None and other.speed is not None:
+        return 1 / one.speed.median, 1 / other.speed.median
+    return one.weight_bytes, other.weight_bytes
+
+
+def _comparison(best: Contestant, contestant: Contestant) -> str:
+    """Why the first dominates the second."""
+    accuracy = f"{best.sqnr_db:.1f} dB beside {contestant.sqnr_db:.1f} dB"
+    timed = best.speed is not None and contestant.speed is not None
+    cost, dominated_cost = _costs(best, contestant)
+    if cost >= dominated_cost * (1 - _SAME_COST):
+        return f"{best.precision} is more accurate ({accuracy}) and as {'fast' if timed else 'small'}"
+    if timed:
+        return f"{best.precision} is {dominated_cost / cost:.2f} times as fast, with {accuracy}"
+    return f"{best.precision} has {cost / dominated_cost:.0%} of its bytes, with {accuracy}"
