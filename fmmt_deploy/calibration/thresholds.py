@@ -126,7 +126,8 @@ def _integrated_error(ends: NDArray[np.float64], grid: NDArray[np.float64]) -> N
     """∫ (x − nearest(x))² dx from 0 to each end; beyond the last number of the grid, that is the nearest one."""
     to_grid = np.concatenate([[0.0], np.cumsum(np.diff(grid) ** 3) / 12])
     nearest = np.searchsorted((grid[1:] + grid[:-1]) / 2, ends)
-    found: NDArray[np.float64] = to_grid[nearest] + (ends - grid[nearest]) ** 3 / 3
+    past = ends - grid[nearest]
+    found: NDArray[np.float64] = to_grid[nearest] + past * past * past / 3  # NumPy's powers are ten times slower
     return found
 
 
