@@ -179,7 +179,8 @@ def _touched(view: GraphView, precision: Precision) -> set[str]:
 def _cost(node: onnx.NodeProto, view: GraphView, flops: Mapping[str, int], total: int, precision: Precision) -> Cost:
     form = FORMATS[precision]
     wide = BYTES["fp32" if form.operands is None else form.around]
-    numbers = sum(prod(view.constants[name].dims) for name in set(node.input) & view.constants.keys())
+    inputs = set(node.input if form.operands is None else node.input[1:2])  # biases never have 8 bits
+    numbers = sum(prod(view.constants[name].dims) for name in inputs & view.constants.keys() if view.is_float(name))
     return Cost(flops.get(node.name, 0) / (total or 1), numbers * (wide - BYTES[precision]))
 
 
