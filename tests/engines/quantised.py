@@ -11,9 +11,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.calibration.decisions import GraphView
+from fmmt_deploy.calibration.draft import draft_from_onnx, write_draft
+from fmmt_deploy.calibration.passes import draft_in
+from fmmt_deploy.calibration.scales import Calibration, InputScale
+from fmmt_deploy.calibration.sites import sites_of
 from fmmt_deploy.engines.tensorrt.profiles import Profile, Range
+from fmmt_deploy.types import GraphName
 
-__all__ = ["PROFILE", "block", "products_in", "quantised_file", "quantised_model"]
+__all__ = ["PROFILE", "block", "calibrated_file", "products_in", "quantised_file", "quantised_model"]
 
 Around = Literal["fp32", "fp16"]
 Operands = Literal["int8", "fp8"]
@@ -183,3 +190,11 @@ def _weight_constants(
         helper.make_tensor(f"{name}/zero", STORED[operands], scale.shape, bytes(scale.size), raw=True),
     ]
     return {tensor.name: tensor for tensor in made}
+
+
+def calibrated_file(graph: GraphName, source: Path, target: Path, precision: Precision, threshold: float = 8.0) -> Path:
+    """Makes a graph as `fmmt calibrate` would, from one of ours in float32, with the same threshold for every input."""
+    sites = sites_of(GraphView(draft_from_onnx(graph, source).model))
+    scales = {site.input: InputScale(site.input, threshold) for site in sites}
+    write_draft(draft_in(graph, source, precision, calibration=Calibration(graph, scales)), target)
+    return target

@@ -26,7 +26,7 @@ from fmmt_deploy.engines.tensorrt.network import NetworkFacts, check_network, fa
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profile, shapes_of, usual_sizes
 from fmmt_deploy.engines.tensorrt.refusals import build_refused, graph_refused, profile_refused
-from fmmt_deploy.engines.tensorrt.target import Target
+from fmmt_deploy.engines.tensorrt.target import PORTABLE, Target, check_has_fp8
 from fmmt_deploy.errors import EnvironmentProblem
 from fmmt_deploy.types import GraphName
 
@@ -84,7 +84,7 @@ def plan_from_onnx(
     Raises:
         EnvironmentProblem: TensorRT, a driver or memory is missing.
         BundleError: TensorRT refuses the graph, or made something else of its inputs and outputs.
-        PrecisionError: A matrix product is not of the type that the graph says.
+        PrecisionError: A matrix product is not of the type that the graph says, or the target does not have that.
         UsageError: TensorRT refuses a profile.
         KeyboardInterrupt: Ctrl-C; the build was stopped.
     """
@@ -98,6 +98,8 @@ def plan_from_onnx(
             raise graph_refused(graph, path, flavour, parser, messages)
         facts, products = facts_of_network(network), products_of(path, usual_sizes(profiles[0]))
         check_network(path, facts, products)
+        if any(product.precision == "fp8" for product in products):
+            check_has_fp8(target)
         config = _configured(trt, builder, flavour, options, target)
         _add_profiles(builder, config, graph, path, profiles)
         cache = _timing_cache(config, flavour, timing_cache)
@@ -130,12 +132,15 @@ def _configured(trt: Any, builder: Any, flavour: FlavourName, options: BuildOpti
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if flavour == "trt-rtx":  # contexts get their memory from us anyhow; without this it refuses CUDA graphs
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if flavour == "trt-rtx" and target.gpu:
-        config.num_compute_capabilities = 1
-        if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):  # it would build for others
-            raise EnvironmentProblem(
-                f"{title(flavour)} can't build for {target}.", fix="Use --engine trt, ort-cuda or torch-cuda."
-            )
+    if flavour == "trt-rtx" and target != PORTABLE:  # which is what it builds for unless told otherwise
+        wanted = ["CURRENT"] if target.gpu else [f"SM{c.replace('.', '')}" for c in target.compute_capabilities]
+        config.num_compute_capabilities = len(wanted)
+        for number, name in enumerate(wanted):
+            known = getattr(trt.ComputeCapability, name, None)
+            if known is None or not config.set_compute_capability(known, number):  # it would build for others
+                raise EnvironmentProblem(
+                    f"{title(flavour)} can't build for {target}.", fix="Use --engine trt, ort-cuda or torch-cuda."
+                )
     return config
 
 

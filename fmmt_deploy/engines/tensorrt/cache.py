@@ -225,7 +225,9 @@ def _first_fit(folder: Path, paths: list[Path], key: EngineKey, unfit: Callable[
 
 
 def _files(folder: Path, key: EngineKey) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{key.graph}-{key.precision}-*.engine") if path.is_file())
+    """Of that graph and precision; `int8-fp32` begins like `int8`."""
+    name = f"{key.graph}-{key.precision}"
+    return sorted(p for p in folder.glob(f"{name}-*.engine") if p.stem.rpartition("-")[0] == name and p.is_file())
 
 
 def _about(path: Path) -> EngineAbout | str:

@@ -33,8 +33,10 @@ _PRECISIONS: dict[str, Precision] = {
     "BFloat16": "bf16",
     "BF16": "bf16",
     "Int8": "int8",
+    "FP8": "fp8",
 }
-"""TensorRT's words for the types that are a precision; integers that only count or index are none."""
+"""TensorRT's words for the types that are a precision; integers that only count or index are none. Of 8 bits a tensor
+is `int8` or `fp8`, whatever is around it."""
 
 _PRODUCT = re.compile(r"gemm|conv|matrix|matmul|mha|fc", re.IGNORECASE)
 """In a layer's kind or name: those generated at run time are called `__myl_FcAddDivErfAddMulMul`, `_gemm_mha_v2`."""

@@ -77,6 +77,7 @@ def engines_from_bundle(
     Raises:
         EnvironmentProblem: There is no GPU, or TensorRT is not installed.
         BundleError: The bundle has no engine that runs here; the message says why those it has don't.
+        PrecisionError: The GPU does not have a precision.
         ArtefactError: An engine is not to be trusted.
         UsageError: `kind` is neither.
     """
@@ -113,6 +114,7 @@ def find_engines(
 
     Raises:
         BundleError: There is none for one of the graphs.
+        PrecisionError: The GPU does not have the precision of one.
     """
     found = {}
     for graph in graphs_of(bundle.manifest.architecture):
@@ -124,7 +126,7 @@ def find_engines(
             options=BuildOptions(),
             flavour=flavour,
             version=version,
-            target=target_of(flavour, device.gpu),
+            target=target_of(flavour, device.gpu, precisions[graph]),
         )
         file = find_runnable(engine_folder(bundle, cache), key)
         if isinstance(file, Miss):

@@ -18,7 +18,16 @@ from fmmt_deploy.errors import BundleError, PrecisionError
 __all__ = ["NetworkFacts", "TensorFacts", "check_network", "facts_of_network", "onnx_nodes"]
 
 _PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM")
-_PRECISIONS: Mapping[str, Precision] = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8"}
+_PRECISIONS: Mapping[str, Precision] = {
+    "FLOAT": "fp32",
+    "HALF": "fp16",
+    "BF16": "bf16",
+    "INT8 to FLOAT": "int8-fp32",
+    "INT8 to HALF": "int8",
+    "FP8 to FLOAT": "fp8",
+    "FP8 to HALF": "fp8",
+}
+"""By the types of operands; of those that are dequantised, from and to what."""
 _TYPES: Mapping[int, str] = {
     onnx.TensorProto.FLOAT: "FLOAT",
     onnx.TensorProto.FLOAT16: "HALF",
@@ -51,7 +60,8 @@ class NetworkFacts:
         inputs: Its inputs.
         outputs: Its outputs.
         layers: How many layers there are of each kind, by TensorRT's name of it.
-        products: For each ONNX node that became a matrix product, its types: one, unless something is wrong.
+        products: For each ONNX node that became a matrix product, its types: one, unless something is wrong;
+            `INT8 to HALF` where operands are dequantised.
     """
 
     inputs: tuple[TensorFacts, ...]
@@ -72,10 +82,14 @@ def facts_of_network(network: Any) -> NetworkFacts:
         network: An `INetworkDefinition`.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
+    stored = {  # of what is dequantised, by the name of the result
+        layer.get_output(0).name: layer.get_input(0).dtype.name for layer in layers if layer.type.name == "DEQUANTIZE"
+    }
     products: dict[str, frozenset[str]] = {}
     for layer in layers:
         if layer.type.name in _PRODUCTS:
-            types = frozenset(layer.get_input(i).dtype.name for i in range(2) if layer.get_input(i) is not None)
+            operands = [layer.get_input(i) for i in range(2)]
+            types = frozenset(_operand_type(operand, stored) for operand in operands if operand is not None)
             for node in onnx_nodes(layer.metadata) or (layer.name,):
                 products[node] = products.get(node, frozenset()) | types
     return NetworkFacts(
@@ -121,7 +135,7 @@ def check_network(path: Path, facts: NetworkFacts, products: Iterable[Product]) 
             raise PrecisionError(
                 f"{node} of {path.name} is asked for in {product.precision}, TensorRT's network has it in "
                 f"{' and '.join(sorted(facts.products[node]))}.",
-                fix="Build with another version of TensorRT, or make the typed graph again with `fmmt cast`.",
+                fix="Build with another version of TensorRT, or make the graph of that precision again.",
                 path=path,
                 tensor=node,
             )
@@ -148,6 +162,11 @@ def _check_tensors(path: Path, what: str, wanted: tuple[TensorFacts, ...], found
                 path=path,
                 tensor=tensor.name,
             )
+
+
+def _operand_type(tensor: Any, stored: Mapping[str, str]) -> str:
+    kind: str = tensor.dtype.name
+    return f"{stored[tensor.name]} to {kind}" if tensor.name in stored else kind
 
 
 def _tensor(tensor: Any) -> TensorFacts:

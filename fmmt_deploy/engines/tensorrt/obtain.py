@@ -64,6 +64,7 @@ def engine_key(
 
     Raises:
         EnvironmentProblem: This TensorRT is missing, or can't build without a GPU.
+        PrecisionError: The GPU does not have it.
         BundleError: The bundle has no such graph.
         UsageError: There is no profile for it.
     """
@@ -75,7 +76,7 @@ def engine_key(
         options=options,
         flavour=flavour,
         version=str(import_flavour(flavour).__version__),
-        target=target_of(flavour, gpu),
+        target=target_of(flavour, gpu, precision),
     )
 
 

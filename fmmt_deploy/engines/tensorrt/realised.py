@@ -27,10 +27,14 @@ __all__ = ["Realised", "Surprise", "inspected", "layers_from_inspector", "realis
 _WORDS: tuple[tuple[str, Precision], ...] = (
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|half", "fp16"),
+    (r"fp8|float8|e4m3", "fp8"),
     (r"fp32|float", "fp32"),
-    (r"int8", "int8"),
+    (r"\bint8", "int8"),
 )
-"""In this order: `BFloat16` has a `Float` in it."""
+"""In this order: `BFloat16` has a `Float` in it. Nor is `UInt8`, as pictures are, an `Int8`."""
+
+_OPERANDS: Mapping[Precision, Precision] = {"int8-fp32": "int8"}
+"""What goes into a product of a precision, where that is called otherwise: what is around it is not told apart."""
 
 _REFORMAT = re.compile(r"reformat", re.IGNORECASE)
 _CAST = re.compile(r"__myl_\w*Cas")
@@ -118,7 +122,8 @@ def realised_from_layers(layers: Iterable[EngineLayer], products: Iterable[Produ
     """Compares an engine's layers with the products of its graph.
 
     A product's type is the graph's where that is among the types that go into its layer (a fused layer takes others
-    beside, such as a residual), and a surprise otherwise.
+    beside, such as a residual), and a surprise otherwise. Of a quantised product it is the type of its operands: one
+    whose layer takes half precision only was dequantised before.
 
     Args:
         layers: The engine's.
@@ -130,7 +135,7 @@ def realised_from_layers(layers: Iterable[EngineLayer], products: Iterable[Produ
     flops = Counter[Precision]()
     for product, found in types.items():
         if found:
-            flops[product.precision if product.precision in found else found[0]] += product.flops
+            flops[product.precision if _operand(product) in found else found[0]] += product.flops
     computing = [layer for layer in layers if layer.computes and layer.outputs]
     outputs = Counter(layer.outputs[0] for layer in computing)
     fused = {node for layer in layers if layer.is_attention for node in layer.nodes}
@@ -141,7 +146,7 @@ def realised_from_layers(layers: Iterable[EngineLayer], products: Iterable[Produ
         surprises=tuple(
             Surprise(product.node, product.precision, found)
             for product, found in types.items()
-            if found and product.precision not in found
+            if found and _operand(product) not in found
         ),
         layer_share={p: outputs[p] / len(computing) for p in PRECISIONS if outputs[p]},
         layers=dict(Counter(layer.kind for layer in layers).most_common()),
@@ -150,6 +155,10 @@ def realised_from_layers(layers: Iterable[EngineLayer], products: Iterable[Produ
         casts=sum(layer.only_casts or layer.kind.lower() == "cast" for layer in layers),
         reformats=sum(_REFORMAT.search(layer.kind) is not None for layer in layers),
     )
+
+
+def _operand(product: Product) -> Precision:
+    return _OPERANDS.get(product.precision, product.precision)
 
 
 def _found(product: Product, layers: Iterable[EngineLayer]) -> tuple[Precision, ...]:
@@ -161,7 +170,7 @@ def _found(product: Product, layers: Iterable[EngineLayer]) -> tuple[Precision, 
     having = [layer for layer in layers if product.node in layer.nodes]
     multiplying = [layer for layer in having if layer.multiplies]
     layer = next(iter(multiplying or (having if len(having) == 1 else [])), None)
-    if layer is None or (product.precision not in layer.inputs and _CAST.search(layer.name)):
+    if layer is None or (_operand(product) not in layer.inputs and _CAST.search(layer.name)):
         return ()
     return tuple(dict.fromkeys(layer.inputs))
 

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, Message, title
-from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, UsageError
+from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, PrecisionError, UsageError
 from fmmt_deploy.types import GraphName
 
 __all__ = ["build_refused", "graph_refused", "plan_refused", "profile_refused"]
@@ -23,6 +23,7 @@ _NO_SUCH_GPU = re.compile(
     re.IGNORECASE,
 )
 """TensorRT-RTX is for RTX GPUs: 1.7 names no data-centre GPU later than the A100 (8.0)."""
+_NO_SUCH_TYPE = re.compile(r"HW-specific datatypes|\b(fp8|e4m3)\w* .*(not supported|unsupported)", re.IGNORECASE)
 _PROFILE = re.compile(r"profile \d|optimization profile|kMIN|kMAX|kOPT", re.IGNORECASE)
 
 
@@ -78,6 +79,13 @@ def build_refused(
     said = _joined([*errors, *logged]) or "It gave no reason."
     if _NO_SUCH_GPU.search(said):
         return _gpu_refused(flavour, said)
+    if _NO_SUCH_TYPE.search(said):
+        return PrecisionError(
+            f"{name} can't build {graph} for this target, which lacks one of its types.",
+            why=said,
+            fix="Ask for another precision of this graph: FP8 needs compute capability 8.9 or later.",
+            path=path,
+        )
     if _NO_MEMORY.search(said):
         return EnvironmentProblem(
             f"{name} ran out of memory building {graph}.", why=said, fix="Use a narrower profile, or free memory."

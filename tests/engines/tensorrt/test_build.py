@@ -169,6 +169,11 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
         ("Error Code 2: OutOfMemory (no further information)", EnvironmentProblem, "ran out of memory"),
         ("Dynamic input tensor x is missing dimensions in profile 0.", UsageError, "refuses a profile of unimodal"),
         ("Error Code 2: Internal Error (Unsupported SM: 0x900)", EnvironmentProblem, "does not support this GPU"),
+        (
+            "Myelin (Cannot compile for target(s) sm86, because the model contains HW-specific datatypes: fp8_e4m3.)",
+            PrecisionError,
+            "lacks one of its types",
+        ),
         ("", BundleError, "can't build unimodal"),
     ],
 )

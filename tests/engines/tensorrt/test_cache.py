@@ -25,8 +25,8 @@ from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Range
 from fmmt_deploy.engines.tensorrt.sealed import write_sealed
-from fmmt_deploy.engines.tensorrt.target import PORTABLE, Target, target_of
-from fmmt_deploy.errors import EnvironmentProblem
+from fmmt_deploy.engines.tensorrt.target import PORTABLE, PORTABLE_FP8, Target, check_has_fp8, target_of
+from fmmt_deploy.errors import EnvironmentProblem, PrecisionError
 from tests.cli.running import REPOSITORY
 from tests.engines.tensorrt.engine_files import KEY, L4, PLAN, written
 
@@ -195,6 +195,43 @@ def test_what_a_portable_engine_runs_on(tmp_path: Path, capability: str, runs: b
     written(tmp_path, replace(KEY, target=PORTABLE))
     found = find_runnable(tmp_path, replace(KEY, target=Target("some GPU", (capability,))))
     assert isinstance(found, EngineFile) is runs
+
+
+@pytest.mark.parametrize(("capability", "runs"), [("8.6", False), ("8.9", True), ("12.0", True), ("12.1", True)])
+def test_what_a_portable_engine_in_fp8_runs_on(tmp_path: Path, capability: str, runs: bool) -> None:
+    written(tmp_path, replace(KEY, precision="fp8", target=PORTABLE_FP8))
+    found = find_runnable(tmp_path, replace(KEY, precision="fp8", target=Target("some GPU", (capability,))))
+    assert isinstance(found, EngineFile) is runs
+
+
+def test_int8_is_not_int8_fp32(tmp_path: Path) -> None:
+    """Though the name of the one begins like that of the other."""
+    wide = replace(KEY, precision="int8-fp32")
+    path = written(tmp_path, wide)
+    assert path.name.startswith("swin-int8-fp32-")
+    assert find_runnable(tmp_path, replace(KEY, precision="int8")) == Miss(())
+    assert find_engine(tmp_path, replace(KEY, precision="int8")) == Miss(())
+    found = find_runnable(tmp_path, wide)
+    assert isinstance(found, EngineFile)
+    assert found.path == path
+
+
+def test_targets_of_fp8() -> None:
+    """Ada, Hopper, Blackwell have it; Turing and Ampere are refused before anything is built."""
+    assert target_of("trt-rtx", None, "fp8") == PORTABLE_FP8
+    assert target_of("trt-rtx", None, "int8") == PORTABLE
+    for capability in ("8.9", "9.0", "10.0", "12.0"):
+        target_of("trt", Gpu("new", capability, 0, "13.0"), "fp8")
+    for capability in ("7.5", "8.0", "8.6", "8.7"):
+        gpu = Gpu("NVIDIA A10", capability, 0, "13.0")
+        assert target_of("trt", gpu, "int8").gpu == gpu.name
+        with pytest.raises(PrecisionError, match=rf"NVIDIA A10 \({capability}\) has no FP8") as caught:
+            target_of("trt", gpu, "fp8")
+        assert caught.value.exit_code == 9
+        assert "L4" in caught.value.why
+        assert "int8" in caught.value.fix
+    with pytest.raises(PrecisionError, match=r"Compute capability 8\.0, 8\.6 has no FP8"):
+        check_has_fp8(PORTABLE)
 
 
 def test_targets() -> None:

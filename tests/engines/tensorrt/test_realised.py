@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tensorrt_rtx
 
+from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.products import Product
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import obtain
@@ -86,6 +87,10 @@ def test_other_forms(text: str, message: str) -> None:
         ("Row major linear FP16 format", "fp16"),
         ("Row major linear BF16 format", "bf16"),
         ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
+        ("Row major linear FP8 format", "fp8"),
+        ("FP8", "fp8"),
+        ("UInt8", None),
+        ("Row major linear UInt8 format", None),
         ("Int64", None),
         ("Bool", None),
     ],
@@ -151,6 +156,23 @@ def test_tensorrt_s_engines_are_inspected(monkeypatch: pytest.MonkeyPatch, caplo
         assert obtain._realised(unlisted(), key) is None
         assert "what was realised in swin is not known" in caplog.text
     assert obtain._realised(unlisted(), KEY) is None, "TensorRT-RTX would need a GPU, and lists them itself"
+
+
+@pytest.mark.parametrize(("precision", "word"), [("int8", "int8"), ("int8-fp32", "int8"), ("fp8", "fp8")])
+def test_a_quantised_product_that_runs_in_half_is_a_surprise(precision: Precision, word: Precision) -> None:
+    """One whose layer takes 8 bits, with a residual in half beside or without, is what was asked for."""
+    product = Product("n", "Gemm", precision, 10)
+    gemm = EngineLayer("n_myl0_4", "gemm", (word,), ("fp16",), ("n", "n/input", "n/weight"))
+    after = EngineLayer("__myl_MulAddCast_myl0_5", "kgen", ("fp16",), ("fp32",), gemm.nodes)
+    for layers in ([gemm, after], [replace(gemm, inputs=(word, "fp16")), after]):
+        found = realised_from_layers(layers, [product])
+        assert (found.flops_share, found.surprises) == ({precision: 1}, ())
+    for inputs in (("fp16",), ("fp32",), ("fp16", "fp32")):
+        found = realised_from_layers([replace(gemm, inputs=inputs), after], [product])
+        assert found.surprises == (Surprise("n", precision, inputs),)
+        assert found.flops_share == {inputs[0]: 1}
+    other = replace(gemm, inputs=("fp8" if word == "int8" else "int8",))
+    assert realised_from_layers([other], [product]).surprises, "other bits are not those asked for"
 
 
 def test_layers_that_do_not_tell() -> None:
