@@ -149,6 +149,7 @@ def cast_bundle(
     accept: Accept,
     out: Path | None = None,
     force: bool = False,
+    receipts: Callable[[], Mapping[str, str]] = dict,
     status: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Writes typed graphs beside the float32 ones; they are in the bundle only when every one has been accepted.
@@ -159,6 +160,7 @@ def cast_bundle(
         accept: Checks each graph before the next is written.
         out: Where a new bundle goes that has them too; default into this one.
         force: Whether to replace a bundle that is at `out`.
+        receipts: Gives texts by path that go into the bundle, too, once all graphs are accepted.
         status: Told what is going on.
 
     Raises:
@@ -178,9 +180,11 @@ def cast_bundle(
             writer.place(weights)
             write_draft(typed, file)
             _check(file)
-            status(f"{what}: emulating, and comparing with PyTorch float32")
+            status(f"{what}: emulating, and comparing with float32")
             accept(typed.graph, file, typed.precision)
             graphs[typed.graph][typed.precision] = relative
+        for relative, text in receipts().items():
+            writer.place(relative).write_text(text, encoding="utf-8")
         status("hashing")
         tools = {**bundle.manifest.tools, "onnx": version("onnx")}
         return writer.commit(replace(bundle.manifest, graphs=graphs, tools=tools))

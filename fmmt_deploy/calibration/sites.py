@@ -11,7 +11,7 @@ import onnx
 from fmmt_deploy.calibration.decisions import ASKED, HEADS, GraphView
 from fmmt_deploy.errors import UsageError
 
-__all__ = ["Site", "kept_out", "sites_of"]
+__all__ = ["Site", "kept_out", "linears_of", "sites_of"]
 
 _FIRST = ("audio_linear.weight", "vision_linear.weight")
 """They read features as they come, in no range known."""
@@ -50,7 +50,7 @@ def sites_of(view: GraphView, keep: Sequence[str] = ()) -> tuple[Site, ...]:
     Raises:
         UsageError: A pattern fits none.
     """
-    products = [node for node in view.nodes if _is_linear(node, view)]
+    products = linears_of(view)
     for pattern in keep:
         if not any(fnmatchcase(node.name, pattern) for node in products):
             raise UsageError(
@@ -73,6 +73,11 @@ def kept_out(node: onnx.NodeProto, keep: Sequence[str] = ()) -> str:
     if scope == "attention":
         return "scores of pooling"
     return ""
+
+
+def linears_of(view: GraphView) -> tuple[onnx.NodeProto, ...]:
+    """A float32 graph's products of weights."""
+    return tuple(node for node in view.nodes if _is_linear(node, view))
 
 
 def _is_linear(node: onnx.NodeProto, view: GraphView) -> bool:

@@ -1,0 +1,119 @@
+"""What `fmmt calibrate` is about to write: checked before any work, then planned graph by graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx
+
+from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.calibration.audit import GraphAudit, audit_of, check_float16
+from fmmt_deploy.calibration.calibrator import Calibrated, Calibrator
+from fmmt_deploy.calibration.decisions import GraphView
+from fmmt_deploy.calibration.draft import Draft
+from fmmt_deploy.calibration.formats import EIGHT_BITS
+from fmmt_deploy.calibration.passes import draft_in
+from fmmt_deploy.calibration.settings import CalibrationSettings
+from fmmt_deploy.calibration.sites import linears_of
+from fmmt_deploy.errors import UsageError
+from fmmt_deploy.types import GraphName
+
+__all__ = ["Planned", "check_calibratable", "plan_calibrated", "products_kept_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A graph that is about to be written."""
+
+    draft: Draft
+    calibrated: Calibrated
+    audit: GraphAudit
+
+
+def check_calibratable(bundle: Bundle, precisions: Precisions, force: bool) -> dict[GraphName, Precision]:
+    """Which graphs are to get 8-bit products, checked before any work is done.
+
+    Args:
+        bundle: The bundle.
+        precisions: What is asked for; float32 asks for nothing.
+        force: Whether graphs that are there may be replaced.
+
+    Raises:
+        UsageError: Nothing is asked for, or what needs no calibration, or what is there already.
+    """
+    wanted: dict[GraphName, Precision] = {g: precision for g, precision in precisions.items() if precision != "fp32"}
+    if not wanted:
+        raise UsageError(
+            "There is nothing to calibrate: float32 graphs are in every bundle.",
+            fix=f"Ask for {', '.join(EIGHT_BITS)}, for example --precision swin=int8,plm=int8.",
+        )
+    for graph, precision in wanted.items():
+        if precision not in EIGHT_BITS:
+            raise UsageError(
+                f"{graph} in {precision} needs no calibration.",
+                fix=f"Use `fmmt cast --precision {graph}={precision}`; here ask for {', '.join(EIGHT_BITS)}.",
+            )
+        if precision in bundle.manifest.graphs[graph] and not force:
+            raise UsageError(
+                f"The bundle {bundle.path} has {graph} in {precision} already.",
+                fix="Add --force to calibrate it again.",
+            )
+    return wanted
+
+
+def products_kept_back(
+    bundle: Bundle, graphs: Sequence[GraphName], patterns: Sequence[str]
+) -> dict[GraphName, tuple[str, ...]]:
+    """For each graph the patterns that fit products of it.
+
+    Raises:
+        UsageError: A pattern fits no product of any.
+    """
+    names = {
+        graph: [n.name for n in linears_of(GraphView(onnx.load(bundle.graph(graph), load_external_data=False)))]
+        for graph in graphs
+    }
+    fitting = {
+        graph: tuple(p for p in patterns if any(fnmatchcase(name, p) for name in found))
+        for graph, found in names.items()
+    }
+    for pattern in patterns:
+        if not any(pattern in found for found in fitting.values()):
+            raise UsageError(
+                f"--keep-back {pattern!r} fits no product of {', '.join(graphs)}.",
+                fix=f"Products are called, for example, {next(iter(names.values()))[0]!r}; --dry-run --json lists all.",
+            )
+    return fitting
+
+
+def plan_calibrated(
+    bundle: Bundle,
+    wanted: Precisions,
+    calibrator: Calibrator,
+    settings: CalibrationSettings,
+    keep: Mapping[GraphName, Sequence[str]],
+) -> tuple[Planned, ...]:
+    """Calibrates graphs and decides every node of them; nothing is written.
+
+    Args:
+        bundle: The bundle.
+        wanted: See `check_calibratable`.
+        calibrator: Of its graphs.
+        settings: The calibrator's.
+        keep: For graphs, patterns of products that are kept out of 8 bits.
+
+    Raises:
+        DataError, PrecisionError: See `Calibrator.calibrated`, `draft_in` and `check_float16`.
+    """
+    planned = []
+    for graph, precision in wanted.items():
+        calibrated, patterns = calibrator.calibrated(graph, precision), keep.get(graph, ())
+        draft = draft_in(graph, bundle.graph(graph), precision, patterns, calibrated.calibration)
+        check_float16(calibrated, draft)
+        original = onnx.load(bundle.graph(graph), load_external_data=False)
+        planned.append(Planned(draft, calibrated, audit_of(calibrated, precision, settings, original, patterns)))
+    return tuple(planned)
