@@ -181,9 +181,10 @@ def _show(
             )
         )
     heads = ("graph", "precision", "file", "size", "seconds", "", "FLOPs by type", "attention fused")
-    key = obtained[0].file.about.key
+    keys = [each.file.about.key for each in obtained]
+    key = keys[0]
     document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
-    title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
+    title = f"engines in {folder}, by {key.flavour} {key.version}, for {_targets(keys)}"
     document |= {"engines": engines, "self_consistency": None if report is None else report.to_json()}
     tried = "self-consistency not run: no GPU is here, and nothing uses engines before they passed `fmmt parity --self`"
     shown.result(document, Table(title, heads, rows), tried if report is None else report.summary())
@@ -226,12 +227,22 @@ def _show_plan(
             shown.status(reason)
     key = keys[0]
     document = {"dry_run": True, "folder": folder, "flavour": key.flavour, "version": key.version, "profile": source}
-    title = f"engines in {folder}, by {key.flavour} {key.version}, for {key.target}"
+    title = f"engines in {folder}, by {key.flavour} {key.version}, for {_targets(keys)}"
     shown.result(
         document | {"engines": engines},
         Table(title, ("graph", "precision", "file", "weights", "activations ≥", ""), rows),
         Table(f"shapes, by {source}", ("graph", "profile", "input", "smallest", "usual", "largest"), shapes),
     )
+
+
+def _targets(keys: Sequence[EngineKey]) -> str:
+    """What engines are for: without a GPU those in FP8 are for fewer kinds of them than others."""
+    graphs: dict[str, list[str]] = {}
+    for key in keys:
+        graphs.setdefault(str(key.target), []).append(key.graph)
+    if len(graphs) == 1:
+        return next(iter(graphs))
+    return "; ".join(f"{target} ({', '.join(names)})" for target, names in graphs.items())
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt import gpu as gpu_module
 from fmmt_deploy.engines.tensorrt.gpu import Gpu, current_gpu
+from fmmt_deploy.types import GraphName
 from tests.cli.running import FMMT, REPOSITORY, exit_code
+from tests.engines.quantised import calibrated_bundle
 
 GRAPHS = ("swin", "plm", "fusion")
 
@@ -183,6 +186,70 @@ def test_a_product_in_another_type(
     assert build(bundle) == 9
     assert "is asked for in fp32, in the engine it is in fp16" in capsys.readouterr().err
     assert list((bundle / "engines").iterdir()) == []
+
+
+def test_eight_bits(tiny_bundle: Callable[[str], Bundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each graph in another kind of them; without a GPU FP8 is for those who have it, which is said."""
+    given: dict[GraphName, Precision] = {"swin": "int8", "plm": "fp8", "fusion": "int8-fp32"}
+    bundle = calibrated_bundle(tiny_bundle("roberta"), tmp_path / "bundle", given).path
+    asked = ("--precision", ",".join(f"{graph}={precision}" for graph, precision in given.items()))
+    required = [f"--require={precision}>=0.5" for precision in given.values()]
+    assert build(bundle, *asked, *required, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["engines"]
+    for engine, (graph, precision) in zip(found, given.items(), strict=True):
+        assert (engine["graph"], engine["precision"]) == (graph, precision)
+        assert Path(engine["path"]).name.startswith(f"{graph}-{precision}-")
+        assert engine["realised"]["flops_share"][precision] == pytest.approx(engine["flops_share"][precision])
+        assert engine["realised"]["surprises"] == []
+    assert [engine["key"]["target"]["compute_capabilities"] for engine in found] == [
+        ["8.0", "8.6", "8.9", "12.0+"],
+        ["8.9", "12.0", "12.1"],
+        ["8.0", "8.6", "8.9", "12.0+"],
+    ]
+    assert build(bundle, *asked) == 0
+    shown = capsys.readouterr().out
+    assert "compute capability 8.9, 12.0, 12.1 (plm)" in shown
+    assert "compute capability 8.0, 8.6, 8.9, 12.0+ (swin, fusion)" in shown
+    assert build(bundle, *asked, "--require", "int8>=0.999") == 9
+    assert "swin int8 has" in capsys.readouterr().err
+
+
+def test_eight_bits_that_run_in_half(
+    tiny_bundle: Callable[[str], Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A builder that dequantised operands before it multiplied them."""
+    from dataclasses import replace
+
+    from fmmt_deploy.engines.tensorrt import build as build_module
+
+    bundle = calibrated_bundle(tiny_bundle("unimodal"), tmp_path / "bundle", {"unimodal": "int8"}).path
+    real = build_module.layers_from_log
+
+    def dequantised(messages: object) -> object:
+        found = real(messages)  # type: ignore[arg-type]
+        return tuple(
+            replace(layer, inputs=tuple("fp16" if i == "int8" else i for i in layer.inputs)) for layer in found
+        )
+
+    monkeypatch.setattr(build_module, "layers_from_log", dequantised)
+    assert build(bundle, "--precision", "int8") == 9
+    assert "is asked for in int8, in the engine it is in fp16" in capsys.readouterr().err
+
+
+def test_fp8_on_a_gpu_without_it(
+    tiny_bundle: Callable[[str], Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = calibrated_bundle(tiny_bundle("unimodal"), tmp_path / "bundle", {"unimodal": "fp8"}).path
+    monkeypatch.setattr(gpu_module, "current_gpu", lambda: Gpu("NVIDIA A10", "8.6", 24 * 10**9, "13.0"))
+    assert build(bundle, "--precision", "fp8") == 9
+    assert "NVIDIA A10 (8.6) has no FP8" in capsys.readouterr().err
+    assert not (bundle / "engines").exists()
 
 
 def test_without_tensorrt(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

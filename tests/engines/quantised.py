@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import GraphView
 from fmmt_deploy.calibration.draft import draft_from_onnx, write_draft
 from fmmt_deploy.calibration.passes import draft_in
@@ -20,7 +24,15 @@ from fmmt_deploy.calibration.sites import sites_of
 from fmmt_deploy.engines.tensorrt.profiles import Profile, Range
 from fmmt_deploy.types import GraphName
 
-__all__ = ["PROFILE", "block", "calibrated_file", "products_in", "quantised_file", "quantised_model"]
+__all__ = [
+    "PROFILE",
+    "block",
+    "calibrated_bundle",
+    "calibrated_file",
+    "products_in",
+    "quantised_file",
+    "quantised_model",
+]
 
 Around = Literal["fp32", "fp16"]
 Operands = Literal["int8", "fp8"]
@@ -198,3 +210,15 @@ def calibrated_file(graph: GraphName, source: Path, target: Path, precision: Pre
     scales = {site.input: InputScale(site.input, threshold) for site in sites}
     write_draft(draft_in(graph, source, precision, calibration=Calibration(graph, scales)), target)
     return target
+
+
+def calibrated_bundle(bundle: Bundle, out: Path, precisions: Precisions, threshold: float = 8.0) -> Bundle:
+    """A bundle that has graphs in other precisions, too; see `calibrated_file`."""
+    graphs = {graph: dict(files) for graph, files in bundle.manifest.graphs.items()}
+    with extend_bundle(bundle, out) as writer:
+        for graph, precision in precisions.items():
+            relative = f"graphs/{precision}/{graph}.onnx"
+            writer.place(str(Path(relative).with_suffix(".safetensors")))
+            calibrated_file(graph, bundle.graph(graph), writer.place(relative), precision, threshold)
+            graphs[graph][precision] = relative
+        return writer.commit(replace(bundle.manifest, graphs=graphs))
