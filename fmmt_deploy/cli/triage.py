@@ -85,7 +85,7 @@ def triage(
         raise UsageError("There is nothing to triage: float32 keeps everything.", fix="Name a lower precision.")
     graphs = _layered(session)
     reference, cases = _reference(session, data, split, faces_dir, limit)
-    with reference, session.reference("emulated") as wide:
+    with reference, _wide(session, reference) as wide:
         maker = emulated_maker(session.bundle, session.threads, calibrated)
         trials = Trials(session.architecture, reference, wide, maker, cases, max_error, shown.status)
         found = find(trials, graphs)
@@ -122,6 +122,19 @@ def _reference(
     dataset = session.dataset(data, split, faces_dir, limit)
     reference = session.reference("torch")
     return reference, DataCases(session.pipeline(reference), dataset)
+
+
+def _wide(session: Session, reference: Engines) -> Engines:
+    """What computes the graphs that are not tried: the reference, but a record has no answers to new questions."""
+    from fmmt_deploy.engines.emulated.load import engine_from_onnx
+    from fmmt_deploy.engines.protocol import Engines
+    from fmmt_deploy.parity.run import RecordedEngine
+
+    graphs = {graph: reference[graph] for graph in session.precisions}
+    *_, last = graphs
+    if isinstance(graphs[last], RecordedEngine):
+        graphs[last] = engine_from_onnx(last, session.bundle.graph(last), session.threads)
+    return Engines("emulated", graphs)
 
 
 def _document(found: Triage) -> dict[str, object]:

@@ -166,7 +166,8 @@ def layered_graph(
 def quantised_products(path: Path) -> frozenset[str]:
     """Names of the products of a graph that have operands of 8 bits."""
     nodes = onnx.load(path, load_external_data=False).graph.node
-    return frozenset(n.name.removesuffix("/weight") for n in nodes if n.op_type == "DequantizeLinear")
+    weights = [n.name for n in nodes if n.op_type == "DequantizeLinear" and n.name.endswith("/weight")]
+    return frozenset(name.removesuffix("/weight") for name in weights)
 
 
 def _touched(view: GraphView, precision: Precision) -> set[str]:

@@ -141,7 +141,7 @@ class Trials:
     Args:
         architecture: The model's.
         reference: What is right; see `parity`.
-        wide: The float32 engines that compute what is not tried; closed by the caller.
+        wide: The float32 engines that compute what is not tried; the reference's own where these answer anything.
         make: Makes what is tried.
         cases: The inputs; gone through once for each judgement.
         max_error: If given, a graph fails if its own outputs have a larger absolute error, and for nothing else.
@@ -159,8 +159,11 @@ class Trials:
         status: Callable[[str], None] = lambda _: None,
     ) -> None:
         graphs = tuple(wide.precisions)
-        self._reference = Engines(reference.kind, {g: RememberingEngine(reference[g]) for g in graphs})
-        self._wide: dict[GraphName, Engine] = {g: RememberingEngine(wide[g]) for g in graphs}
+        right = {g: RememberingEngine(reference[g]) for g in graphs}
+        self._reference = Engines(reference.kind, right)
+        self._wide: dict[GraphName, Engine] = {
+            g: right[g] if wide[g] is reference[g] else RememberingEngine(wide[g]) for g in graphs
+        }
         self._architecture, self._make, self._cases = architecture, make, cases
         self._max_error, self._status = max_error, status
         self._known: dict[tuple[tuple[GraphName, Candidate], ...], Errors] = {}
