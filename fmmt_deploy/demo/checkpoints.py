@@ -27,8 +27,8 @@ def write_checkpoints(paths: DemoPaths, plm: PlmKind, split: WrittenSplit, seed:
     Args:
         paths: Where to.
         plm: Which language model.
-        split: What to fit the last layers on.
-        seed: For the random weights of all others.
+        split: What to teach them on.
+        seed: For the random weights they begin with.
     """
     tokenizer = write_tokenizer(paths.plm, plm, all_phrases())
     model = random_model(_multimodal(plm, tokenizer.get_vocab_size(), split), seed)

@@ -1,6 +1,7 @@
-"""Teaches the demo's models what can be taught in a second: the last layer of each, on random features.
+"""Teaches the demo's models what can be taught in seconds: the fusion and vision-only models, and the last face layer.
 
-It is no training, but enough for answers that depend on the face, the voice and the words, and are better than chance.
+The language model and the face model's body stay random. It is a training, but of minutes of made-up talk: enough for
+answers that depend on the face, the voice and the words, and are mostly sure and mostly right.
 """
 
 from __future__ import annotations
@@ -18,32 +19,30 @@ from torch.nn import functional as F
 from fmmt_deploy.architecture import PlmKind
 from fmmt_deploy.demo.dataset import WrittenSplit
 from fmmt_deploy.demo.tokenizer import Tokenizer, dialogue_ids
+from fmmt_deploy.training.fusion import FusionModel, UnimodalModel
 from fmmt_deploy.training.model import ReferenceModel
 from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, IntArray, PixelArray
 
 __all__ = ["fit_multimodal", "fit_unimodal"]
 
 WEIGHT_DECAY = 0.03
+LEARNING_RATE, EPOCHS, BATCH = 2e-3, 8, 32
 
 
 def fit_multimodal(model: ReferenceModel, split: WrittenSplit, tokenizer: Tokenizer, kind: PlmKind) -> None:
-    """Fits the face model's last layer, then, on its answers, the fusion model's."""
+    """Fits the face model's last layer, then, on its answers, teaches the fusion model."""
     counts = split.vision_mask.sum(1).astype(int)
     face_logits = _fit_faces(model, _pixels(split, counts), torch.from_numpy(np.repeat(split.labels, counts)))
     inputs = _text(model, split, tokenizer, kind) | _senses(split, counts) | {"face_logits": face_logits}
-    features = _inputs_of(model.fusion.classifier, lambda: model.run("fusion", inputs))
-    _fit(model.fusion.classifier, features, torch.from_numpy(split.labels))
+    rows = _inputs_of(model.fusion, lambda: model.run("fusion", inputs))
+    _teach(model.fusion, rows, torch.from_numpy(split.labels))
 
 
 def fit_unimodal(model: ReferenceModel, split: WrittenSplit) -> None:
-    """Fits the vision-only model's last layer, on the utterances that have a face."""
+    """Teaches the vision-only model, on the utterances that have a face."""
     seen = split.vision_mask.any(1)
-    inputs = {
-        "vision": torch.from_numpy(split.vision[seen]),
-        "vision_mask": torch.from_numpy(split.vision_mask[seen]),
-    }
-    features = _inputs_of(model.unimodal.classifier, lambda: model.run("unimodal", inputs))
-    _fit(model.unimodal.classifier, features, torch.from_numpy(split.labels[seen]))
+    rows = (torch.from_numpy(split.vision[seen]), torch.from_numpy(split.vision_mask[seen]))
+    _teach(model.unimodal, rows, torch.from_numpy(split.labels[seen]))
 
 
 def _pixels(split: WrittenSplit, counts: IntArray) -> Tensor:
@@ -60,7 +59,7 @@ def _pixels(split: WrittenSplit, counts: IntArray) -> Tensor:
 def _fit_faces(model: ReferenceModel, faces: Tensor, labels: Tensor) -> Tensor:
     """Gives BatchNorm the mean and variance of what it sees, fits the last layer, and returns the logits (N, 7)."""
     face_model, norm = model.swin, cast(nn.BatchNorm1d, model.swin.output_layer[-1])
-    features = torch.cat([_inputs_of(norm, partial(face_model, chunk)) for chunk in torch.split(faces, 8)])
+    features = torch.cat([_inputs_of(norm, partial(face_model, chunk))[0] for chunk in torch.split(faces, 8)])
     norm.running_mean, norm.running_var = features.mean(0), features.var(0)
     hidden = torch.relu(face_model.linear(norm(features)))
     _fit(face_model.classifier, hidden, labels)
@@ -97,13 +96,31 @@ def _senses(split: WrittenSplit, counts: IntArray) -> dict[str, Tensor]:
     }
 
 
-def _inputs_of(layer: nn.Module, run: Callable[[], object]) -> Tensor:
-    """What `layer` is given while `run` runs."""
-    seen: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+def _inputs_of(layer: nn.Module, run: Callable[[], object]) -> tuple[Tensor, ...]:
+    """What `layer` is given when `run` first runs it."""
+    seen: list[tuple[Tensor, ...]] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     run()
     handle.remove()
-    return seen[0].clone()
+    return tuple(given.clone() for given in seen[0])
+
+
+def _teach(model: FusionModel | UnimodalModel, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
+    """Trains all of a model, from a last layer that fits its random features: ten times shorter than from nothing."""
+    with torch.no_grad():
+        (features,) = _inputs_of(model.classifier, partial(model, *inputs))
+    _fit(model.classifier, features, labels)
+    optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
+    order = torch.Generator().manual_seed(0)
+    for epoch in range(EPOCHS):
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * (1 - epoch / EPOCHS)
+        for rows in torch.split(torch.randperm(len(labels), generator=order), BATCH):
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(*(given[rows] for given in inputs)), labels[rows])
+            torch.autograd.backward(loss)
+            optimiser.step()
+    model.zero_grad()
 
 
 def _fit(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:

@@ -12,7 +12,8 @@ __all__ = ["make_demo"]
 AUDIO, VISION = (14, 24), (6, 16)
 """Rows and columns of the features."""
 
-TRAIN_DIALOGUES, TEST_DIALOGUES = 24, 24
+DIALOGUES = {"test": 64, "train": 40, "val": 24}
+"""Of every split; what is said, heard and seen in one is in no other."""
 
 
 def make_demo(directory: Path, plm: PlmKind = "roberta", seed: int = 0) -> DemoPaths:
@@ -25,14 +26,13 @@ def make_demo(directory: Path, plm: PlmKind = "roberta", seed: int = 0) -> DemoP
     """
     from fmmt_deploy.demo.checkpoints import write_checkpoints
     from fmmt_deploy.demo.dataset import write_split
-    from fmmt_deploy.demo.story import make_story
+    from fmmt_deploy.demo.story import Run, make_story, runs_of
 
-    paths = demo_paths(directory, plm)
-    splits = {
-        split: write_split(
-            paths.data, split, make_story(split, dialogues, VISION[0], seed), audio=AUDIO, vision=VISION, seed=seed
-        )
-        for split, dialogues in (("train", TRAIN_DIALOGUES), ("test", TEST_DIALOGUES))
-    }
+    paths, splits = demo_paths(directory, plm), {}
+    said: set[Run] = set()
+    for split, dialogues in DIALOGUES.items():
+        story = make_story(split, dialogues, VISION[0], seed, said)
+        said.update(*map(runs_of, story))
+        splits[split] = write_split(paths.data, split, story, audio=AUDIO, vision=VISION, seed=seed)
     write_checkpoints(paths, plm, splits["train"], seed)
     return paths

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from fmmt_deploy.types import EMOTIONS
 
-__all__ = ["Turn", "all_phrases", "make_story"]
+__all__ = ["Run", "Turn", "all_phrases", "make_story", "runs_of"]
 
 SHARES = (0.40, 0.13, 0.05, 0.10, 0.17, 0.05, 0.10)
 """How often each emotion is felt: MELD's order of frequency, less steep, so that a small test set has all of them."""
@@ -61,6 +64,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
 SMALL_TALK = ("Yeah.", "No, no, no.", "Hey!", "Okay, fine.", "You know what?", "Well, I guess so.", "Really?", "…")
 """What they say whatever they feel: here only the face and the voice tell."""
 
+Run: TypeAlias = tuple[str, ...]
+"""What is said in three turns, one after the other; in all of a dialogue that has fewer."""
+
 SPEAKERS = ("Ada", "Ben", "Cleo", "Dan")
 
 
@@ -97,7 +103,15 @@ def all_phrases() -> list[str]:
     return [phrase for phrases in PHRASES.values() for phrase in phrases] + list(SMALL_TALK)
 
 
-def make_story(split: str, dialogues: int, vision_length: int, seed: int) -> list[list[Turn]]:
+def runs_of(turns: Sequence[Turn]) -> set[Run]:
+    """Every three turns of a dialogue."""
+    texts = [turn.text for turn in turns]
+    return {tuple(texts[start : start + 3]) for start in range(max(1, len(texts) - 2))}
+
+
+def make_story(
+    split: str, dialogues: int, vision_length: int, seed: int, said: AbstractSet[Run] = frozenset()
+) -> list[list[Turn]]:
     """Makes the dialogues of one split, one to twelve turns each.
 
     Args:
@@ -105,10 +119,20 @@ def make_story(split: str, dialogues: int, vision_length: int, seed: int) -> lis
         dialogues: How many, at least three: the first has one turn, the second skips a number, the third lacks a clip.
         vision_length: V; some utterances get more faces than that.
         seed: For the same story again.
+        said: What is not said again, because another split has it.
     """
     rng = np.random.default_rng([seed, zlib.crc32(split.encode())])
     lengths = [1, 5, 6, *rng.integers(2, 13, size=max(dialogues - 3, 0)).tolist()]
-    return [_dialogue(rng, number, length, vision_length) for number, length in enumerate(lengths)]
+    return [_new_dialogue(rng, number, length, vision_length, said) for number, length in enumerate(lengths)]
+
+
+def _new_dialogue(
+    rng: np.random.Generator, number: int, length: int, vision_length: int, said: AbstractSet[Run]
+) -> list[Turn]:
+    while True:
+        turns = _dialogue(rng, number, length, vision_length)
+        if said.isdisjoint(runs_of(turns)):
+            return turns
 
 
 def _dialogue(rng: np.random.Generator, number: int, length: int, vision_length: int) -> list[Turn]:

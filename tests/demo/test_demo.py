@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from fmmt_deploy.data.content import content_of
+from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.pickles import Node, read_pickle
 from fmmt_deploy.demo import DemoPaths, make_demo
-from fmmt_deploy.demo.story import make_story
+from fmmt_deploy.demo.story import make_story, runs_of
 from fmmt_deploy.training.checkpoints import read_checkpoints
 from fmmt_deploy.training.loading import model_from_checkpoint
 from fmmt_deploy.types import EMOTIONS
@@ -97,6 +99,28 @@ def test_files_agree_with_each_other(demo: DemoPaths) -> None:
 def test_faces_come_smaller_larger_and_of_the_models_size(demo: DemoPaths) -> None:
     sizes = {cv2.imread(str(path)).shape[:2] for path in (demo.data / "faces").glob("test_*.jpg")}
     assert sizes == {(160, 160), (224, 224), (300, 300)}
+
+
+def test_splits_are_large_enough_and_share_no_content(demo: DemoPaths) -> None:
+    checkpoints = read_checkpoints(demo.checkpoint, plm_dir=demo.plm)
+    architecture = model_from_checkpoint(checkpoints, tau=1.0, threshold=0.2).architecture
+    splits = {split: read_data(demo.data, split, architecture) for split in ("train", "val", "test")}
+    assert len(splits["val"].dialogues) >= 24
+    assert len(splits["test"].dialogues) >= 60
+    assert len(splits["test"].order) >= 400
+    assert all({u.label for d in split.dialogues for u in d.utterances} == set(range(7)) for split in splits.values())
+    digests = {name: {d for content in content_of(split) for d in content.digests} for name, split in splits.items()}
+    assert all(len(found) > 3 * len(splits[name].order) for name, found in digests.items())  # audio, faces, words
+    assert digests["val"].isdisjoint(digests["test"])
+    assert digests["train"].isdisjoint(digests["val"] | digests["test"])
+
+
+def test_story_does_not_say_again_what_was_said() -> None:
+    first = make_story("val", 24, 6, seed=0)
+    said = frozenset().union(*map(runs_of, first))
+    again = make_story("val", 24, 6, seed=0, said=said)
+    assert said.isdisjoint(frozenset().union(*map(runs_of, again)))
+    assert [len(turns) for turns in again] == [len(turns) for turns in first]
 
 
 def test_story_has_the_oddities_of_real_data() -> None:
