@@ -12,7 +12,13 @@ from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.ort.binding import BoundOrtEngine
 from fmmt_deploy.engines.ort.placement import RECORD, check_placement
-from fmmt_deploy.engines.ort.providers import Provider, plugin_devices, provider_options, require_provider
+from fmmt_deploy.engines.ort.providers import (
+    Provider,
+    check_precision,
+    plugin_devices,
+    provider_options,
+    require_provider,
+)
 from fmmt_deploy.engines.ort.session import open_session
 from fmmt_deploy.engines.protocol import Engine, Engines
 from fmmt_deploy.engines.tensorrt.cache import FOLDER, graph_sha256
@@ -37,7 +43,10 @@ def engines_on_gpu(ort: Any, bundle: Bundle, provider: Provider, precisions: Pre
     Raises:
         EnvironmentProblem: ONNX Runtime lacks the provider, or it did not start, or left work to the CPU.
         BundleError: ONNX Runtime refuses a graph.
+        PrecisionError: The provider has no products in a graph's precision.
     """
+    for precision in precisions.values():
+        check_precision(provider, precision)
     require_provider(ort, provider)
     profiles = default_profiles(bundle.manifest.architecture)
     engines: dict[GraphName, Engine] = {}

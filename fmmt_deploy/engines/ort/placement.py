@@ -72,6 +72,8 @@ def check_placement(graph: GraphName, path: Path, session: Any, provider: Provid
 def shape_nodes(path: Path) -> frozenset[str]:
     """Names of the nodes that compute from shapes and constants only, never from a tensor's values.
 
+    Weights are not dequantised there, though they are constants: that belongs to their product.
+
     Args:
         path: An ONNX file; its weights are not read.
     """
@@ -81,7 +83,8 @@ def shape_nodes(path: Path) -> frozenset[str]:
     known = {tensor.name for tensor in graph.initializer} | {""}
     names = set()
     for node in graph.node:  # every one comes after those it reads from
-        if node.op_type in ("Shape", "Size") or all(name in known for name in node.input):
+        from_constants = all(name in known for name in node.input) and node.op_type != "DequantizeLinear"
+        if node.op_type in ("Shape", "Size") or from_constants:
             known.update(node.output)
             names.add(node.name)
     return frozenset(names)

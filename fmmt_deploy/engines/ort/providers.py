@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.errors import EnvironmentProblem
+from fmmt_deploy.errors import EnvironmentProblem, PrecisionError
 
 if TYPE_CHECKING:
     from fmmt_deploy.engines.tensorrt.profiles import Shapes
@@ -20,6 +20,7 @@ __all__ = [
     "PROVIDERS",
     "Provider",
     "ProviderKind",
+    "check_precision",
     "plugin_devices",
     "provider_of",
     "provider_options",
@@ -47,6 +48,14 @@ class Provider:
     plugin: str | None = None
     also: str | None = None
 
+
+_ALLOWED: Mapping[Precision, tuple[str, ...]] = {
+    "fp16": ("fp16",),
+    "bf16": ("bf16",),
+    "int8-fp32": ("int8",),
+    "int8": ("fp16", "int8"),
+}
+"""The types beside float32 that TensorRT must be allowed, by the graph's precision."""
 
 _GPU_PACKAGE = "pip uninstall onnxruntime; pip install 'fmmt-deploy[gpu]'"
 
@@ -110,13 +119,32 @@ def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
     return [device for device in ort.get_ep_devices() if provider.plugin and device.ep_name == provider.name]
 
 
+def check_precision(provider: Provider, precision: Precision) -> None:
+    """Refuses what a provider would compute in another precision, slowly and without a word.
+
+    Raises:
+        PrecisionError: It has no 8-bit products of that kind.
+    """
+    if provider.kind == "ort-cuda" and precision in ("int8-fp32", "int8", "fp8"):
+        why = "It would dequantise the operands, and multiply them in the type around them."
+    elif provider.kind == "ort-trt" and precision == "fp8":
+        why = "It has no option that would let TensorRT use FP8."
+    else:
+        return
+    raise PrecisionError(
+        f"--engine {provider.kind} has no products in {precision}.",
+        why=why,
+        fix="Use --engine trt or trt-rtx; or on a CPU --engine ort with int8-fp32.",
+    )
+
+
 def provider_options(
     provider: Provider, precision: Precision, shapes: Shapes | None, cache: Path | None
 ) -> dict[str, str]:
     """What a provider is opened with, so that it computes in the types of the graph.
 
-    ONNX Runtime hands its TensorRT a weakly typed network: FP16 must be allowed for a graph to keep the FP16 it has,
-    and TF32 can't be forbidden there.
+    ONNX Runtime hands its TensorRT a weakly typed network: FP16 and INT8 must be allowed for a graph to keep what it
+    has of them, and TF32 can't be forbidden there. TensorRT-RTX takes the graph's types as they are.
 
     Args:
         provider: Which one.
@@ -129,8 +157,7 @@ def provider_options(
             return {"device_id": "0", "use_tf32": "0"}
         case "ort-trt":
             options = {"device_id": "0", "trt_layer_norm_fp32_fallback": "1"}
-            if precision in ("fp16", "bf16"):
-                options[f"trt_{precision}_enable"] = "1"
+            options |= {f"trt_{kind}_enable": "1" for kind in _ALLOWED.get(precision, ())}
             if cache is not None:
                 options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
                 options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache)}

@@ -44,7 +44,7 @@ PORTABLE = Target("", ("8.0", "8.6", "8.9", "12.0+"))
 
 
 PORTABLE_FP8 = Target("", ("8.9", "12.0", "12.1"))
-"""All that TensorRT-RTX 1.7 can be told to build for that has FP8. Told nothing it builds, but does not say for whom."""
+"""All that TensorRT-RTX 1.7 can be told to build for that has FP8; told nothing it builds for it does not say whom."""
 
 
 def target_of(flavour: FlavourName, gpu: Gpu | None, precision: Precision = "fp32") -> Target:

@@ -11,15 +11,24 @@ import onnx
 import onnxruntime
 import pytest
 
+from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.ort import load as ort_load
 from fmmt_deploy.engines.ort.binding import BoundOrtEngine
 from fmmt_deploy.engines.ort.placement import check_placement, shape_nodes
-from fmmt_deploy.engines.ort.providers import PROVIDERS, ProviderKind, provider_of, provider_options, require_provider
+from fmmt_deploy.engines.ort.providers import (
+    PROVIDERS,
+    ProviderKind,
+    check_precision,
+    provider_of,
+    provider_options,
+    require_provider,
+)
 from fmmt_deploy.engines.tensorrt.profiles import default_profiles, shapes_of
-from fmmt_deploy.errors import BundleError, EnvironmentProblem
+from fmmt_deploy.errors import BundleError, EnvironmentProblem, PrecisionError
 from tests.cli.running import exit_code
+from tests.engines.quantised import block, quantised_model
 
 Bundles = Callable[[str], Bundle]
 CPU = "CPUExecutionProvider"
@@ -239,7 +248,39 @@ def test_options_by_precision(tiny_bundle: Bundles) -> None:
     assert options["trt_profile_min_shapes"] == "input_ids:1x2,attention_mask:1x2"
     assert options["trt_profile_max_shapes"] == "input_ids:32x512,attention_mask:32x512"
     assert "trt_fp16_enable" not in provider_options(PROVIDERS["ort-trt"], "fp32", shapes, None)
+    allowed: dict[Precision, set[str]] = {
+        "fp32": set(),
+        "bf16": {"bf16"},
+        "int8": {"fp16", "int8"},
+        "int8-fp32": {"int8"},
+    }
+    for precision, kinds in allowed.items():
+        options = provider_options(PROVIDERS["ort-trt"], precision, shapes, None)
+        assert {name for name in options if name.endswith("_enable")} == {f"trt_{kind}_enable" for kind in kinds}
     rtx = provider_options(PROVIDERS["ort-trt-rtx"], "fp16", shapes, Path("cache"))
     assert rtx["nv_profile_opt_shapes"] == "input_ids:1x128,attention_mask:1x128"
     assert rtx["nv_runtime_cache_path"] == "cache"
     assert provider_of("ort") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("ort-cuda", "int8"), ("ort-cuda", "int8-fp32"), ("ort-cuda", "fp8"), ("ort-trt", "fp8")]
+)
+def test_eight_bits_that_a_provider_has_not(tiny_bundle: Bundles, kind: Any, precision: Precision) -> None:
+    """They would be slow, and be called what they are not; the same is said with the provider and without."""
+    bundle = tiny_bundle("unimodal")
+    with pytest.raises(PrecisionError, match=f"--engine {kind} has no products in {precision}") as caught:
+        open_engines(bundle, kind, {"unimodal": precision})
+    assert caught.value.exit_code == 9
+    assert "int8-fp32" in caught.value.fix
+    for provider in KINDS:
+        check_precision(PROVIDERS[provider], "fp16")
+    check_precision(PROVIDERS["ort-trt-rtx"], "fp8")
+    check_precision(PROVIDERS["ort-trt"], "int8")
+
+
+def test_weights_are_dequantised_where_they_are_multiplied(tmp_path: Path) -> None:
+    model = quantised_model(block("fp16"))
+    onnx.save(model, tmp_path / "g.onnx")
+    assert "block/q/weight" in {node.name for node in model.graph.node}
+    assert not shape_nodes(tmp_path / "g.onnx")
