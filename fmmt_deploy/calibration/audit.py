@@ -176,7 +176,7 @@ def receipt_file(graph: GraphName, precision: Precision) -> str:
 
 
 def receipt(
-    audit: GraphAudit, coverage: Coverage, settings: CalibrationSettings, sqnr: Mapping[str, float], data_digest: str
+    audit: GraphAudit, coverage: Coverage, settings: CalibrationSettings, sqnr: Mapping[str, float]
 ) -> str:
     """What a bundle keeps of a calibration, as JSON.
 
@@ -185,7 +185,6 @@ def receipt(
         coverage: Of the data.
         settings: How it was calibrated.
         sqnr: Of the graph's own outputs on some of the data, in dB.
-        data_digest: What identifies the data.
     """
     tools = {name: version(name) for name in ("fmmt-deploy", "onnx", "torch")}
     document = {
@@ -193,7 +192,6 @@ def receipt(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "tools": tools,
         "settings": asdict(settings),
-        "data_digest": data_digest,
         "coverage": asdict(coverage),
         "sqnr_db": {name: _finite(db) for name, db in sqnr.items()},
         "audit": asdict(audit),

@@ -76,6 +76,7 @@ def _commands() -> Mapping[str, Command]:
     """One line a command, in the order of the help."""
     from fmmt_deploy.cli.bench import bench
     from fmmt_deploy.cli.build import build
+    from fmmt_deploy.cli.calibrate import calibrate
     from fmmt_deploy.cli.cast import cast
     from fmmt_deploy.cli.doctor import doctor
     from fmmt_deploy.cli.evaluate import evaluate
@@ -90,6 +91,7 @@ def _commands() -> Mapping[str, Command]:
     return {
         "export": export,
         "cast": cast,
+        "calibrate": calibrate,
         "build": build,
         "inspect": inspect,
         "profile-data": profile_data,

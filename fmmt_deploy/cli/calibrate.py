@@ -1,0 +1,169 @@
+"""`fmmt calibrate`."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fmmt_deploy.cli.options import (
+    BundlePath,
+    DataPath,
+    DryRun,
+    FacesDir,
+    Force,
+    JsonOutput,
+    Quiet,
+    SplitName,
+    Threads,
+)
+from fmmt_deploy.cli.output import Output
+
+if typing.TYPE_CHECKING:
+    pass
+
+__all__ = ["calibrate"]
+
+Method = Literal["best", "max", "percentile", "entropy", "mse"]
+"""As `calibration.settings.MethodChoice`, which is not imported because it needs NumPy and `--help` does not."""
+
+
+def calibrate(
+    bundle: BundlePath,
+    data: DataPath,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="TYPE|GRAPH=TYPE,…",
+            help="What to make: int8 or fp8 (for GPUs), int8-fp32 (for CPUs), for all graphs or for each by name.",
+        ),
+    ] = None,
+    split: Annotated[SplitName, typer.Option("--split", help="What to calibrate on; never the test split.")] = "val",
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", metavar="FILE", help="Precisions and settings from a TOML file.")
+    ] = None,
+    dialogues: Annotated[
+        int | None,
+        typer.Option("--dialogues", min=1, metavar="N", help="How many to calibrate on; default 64, or the recipe's."),
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            "--method", help="How ranges are chosen; default best: for each tensor what suits its products best."
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", metavar="P", help="Of the method percentile; default 99.99.")
+    ] = None,
+    smooth: Annotated[
+        str | None,
+        typer.Option("--smooth", metavar="none|GRAPH,…", help="Graphs where SmoothQuant is tried; default plm."),
+    ] = None,
+    keep_back: Annotated[
+        list[str] | None,
+        typer.Option("--keep-back", metavar="GLOB", help="Products to keep out of 8 bits; may be given several times."),
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Find the fastest precisions that hold, and make them; see --max-f1-drop.")
+    ] = False,
+    device: Annotated[
+        Literal["gpu", "cpu"] | None,
+        typer.Option("--for", help="With --auto: for which precisions to look; default gpu."),
+    ] = None,
+    max_f1_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-f1-drop",
+            min=0,
+            metavar="POINTS",
+            help="With --auto: in points of weighted F1; default 0.5.",
+        ),
+    ] = None,
+    judge_split: Annotated[
+        SplitName | None,
+        typer.Option("--judge-split", help="With --auto: what to judge on; default the rest of --split."),
+    ] = None,
+    write_recipe: Annotated[
+        Path | None,
+        typer.Option("--write-recipe", metavar="FILE", help="With --auto: keep what was found, with the evidence."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of the choice of dialogues; default 0, or the recipe's.")
+    ] = None,
+    test_data: Annotated[
+        Path | None,
+        typer.Option("--test-data", metavar="PATH", help="A test split to keep out, besides the one beside the data."),
+    ] = None,
+    leave_out_test: Annotated[
+        bool, typer.Option("--leave-out-test", help="Go on without dialogues that are in a test split, too.")
+    ] = False,
+    allow_small: Annotated[bool, typer.Option("--allow-small", help="Calibrate on very few dialogues.")] = False,
+    min_sqnr: Annotated[
+        float,
+        typer.Option("--min-sqnr", metavar="DB", help="Refuse graphs whose own answers have more noise than this."),
+    ] = 10.0,
+    faces_dir: FacesDir = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="A new bundle; default into the one given.")
+    ] = None,
+    threads: Threads = 0,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: JsonOutput = False,
+    quiet: Quiet = False,
+) -> None:
+    """Adds graphs with 8-bit products to a bundle, calibrated on real dialogues, audited, and held against float32.
+
+    Killed at any moment, it goes on where it was when it is started again.
+
+    Example: fmmt calibrate -b my-bundle --precision swin=int8,plm=int8 --data meld-data --split val
+    """
+    from fmmt_deploy.bundle.store import check_replaceable
+    from fmmt_deploy.calibration.planning import check_calibratable, plan_calibrated, products_kept_back
+    from fmmt_deploy.calibration.settings import DIALOGUES, CalibrationSettings
+    from fmmt_deploy.calibration.thresholds import PERCENTILE, check_percentile
+    from fmmt_deploy.cli.calibrating import Source, Sqnr, document, graphs_from_option, parts, write_planned
+    from fmmt_deploy.cli.sessions import Session
+
+    shown = Output("calibrate", as_json, quiet)
+    settings = CalibrationSettings(
+        method or "best",
+        PERCENTILE if percentile is None else percentile,
+        graphs_from_option("plm" if smooth is None else smooth),
+        dialogues or DIALOGUES,
+        seed or 0,
+    )
+    check_percentile(settings.percentile)
+    session = Session(shown, bundle, threads, precision=precision or "int8")
+    if out is not None:
+        check_replaceable(out, force)
+    wanted = check_calibratable(session.bundle, session.precisions, force=force or out is not None or dry_run)
+    keep = products_kept_back(session.bundle, list(wanted), keep_back or ())
+    source = Source.opened(
+        session,
+        shown,
+        settings,
+        data,
+        split,
+        faces_dir=faces_dir,
+        test_data=test_data,
+        leave_out_test=leave_out_test,
+        allow_small=allow_small,
+    )
+    calibrator = source.calibrator(list(wanted))
+    planned = plan_calibrated(session.bundle, wanted, calibrator, settings, keep)
+    path = session.bundle.path if out is None else out
+    sqnr: Sqnr = {}
+    if not dry_run:
+        written, sqnr = write_planned(
+            session, source, planned, out=out, force=force, least_db=min_sqnr, status=shown.status
+        )
+        path = written.path
+        calibrator.finish()
+    title = f"{'would write' if dry_run else 'wrote'} {path}"
+    shown.result(
+        {"dry_run": dry_run, "path": path, **document(planned, source, sqnr)}, *parts(planned, source, sqnr, title)
+    )

@@ -1,0 +1,239 @@
+"""What `fmmt calibrate` does with its options: data, settings, writing, and what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.products import constant_bytes, flops_share, products_of
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.calibration.audit import receipt, receipt_file
+from fmmt_deploy.calibration.calibrator import Calibrator
+from fmmt_deploy.calibration.cast import cast_bundle, typed_files
+from fmmt_deploy.calibration.coverage import Coverage
+from fmmt_deploy.calibration.dataset import CalibrationData, calibration_data
+from fmmt_deploy.calibration.examples import check_sqnr, examples_from_cases, sqnr_of_engine
+from fmmt_deploy.calibration.observing import CaseInputs
+from fmmt_deploy.calibration.planning import Planned
+from fmmt_deploy.calibration.settings import CalibrationSettings
+from fmmt_deploy.cli.output import Output, Table, readable_bytes
+from fmmt_deploy.cli.sessions import Session
+from fmmt_deploy.engines.emulated.load import engine_from_onnx
+from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.errors import UsageError
+from fmmt_deploy.parity.run import cases_from_dataset
+from fmmt_deploy.pipeline.noise import no_noise
+from fmmt_deploy.types import GRAPHS, GraphName
+
+__all__ = ["Source", "Sqnr", "document", "graphs_from_option", "parts", "write_planned"]
+
+Sqnr = Mapping[GraphName, Mapping[str, float]]
+
+_SHOWN = 3
+"""So many tensors a graph are shown to people; all are in the JSON."""
+
+
+class Source:
+    """Checked calibration data, and a calibrator of them.
+
+    Args:
+        session: The bundle.
+        shown: Where progress goes.
+        settings: How to calibrate.
+        data: What is calibrated on.
+    """
+
+    def __init__(self, session: Session, shown: Output, settings: CalibrationSettings, data: CalibrationData) -> None:
+        self._session, self._shown, self.settings, self.data = session, shown, settings, data
+        self._pipeline = session.pipeline(Engines("emulated", {}))  # it prepares inputs, and runs nothing
+
+    @classmethod
+    def opened(
+        cls,
+        session: Session,
+        shown: Output,
+        settings: CalibrationSettings,
+        path: Path,
+        split: str,
+        *,
+        faces_dir: Path | None,
+        test_data: Path | None,
+        leave_out_test: bool,
+        allow_small: bool,
+    ) -> Source:
+        """Reads, chooses and checks the data; see `calibration_data`."""
+        shown.status("reading and checking what to calibrate on")
+        tokenizer = session.pipeline(Engines("emulated", {})).tokenizer
+        data = calibration_data(
+            path,
+            split,
+            session.architecture,
+            tokenizer,
+            faces_dir=faces_dir,
+            count=settings.dialogues,
+            seed=settings.seed,
+            test_data=test_data,
+            allow_small=allow_small,
+            leave_out_test=leave_out_test,
+        )
+        for warning in data.coverage.warnings:
+            shown.status(f"warning: {warning}")
+        return cls(session, shown, settings, data)
+
+    @property
+    def digest(self) -> str:
+        """What identifies the data: of what its utterances hold."""
+        return self.data.coverage.digests
+
+    def cases(self, first: int = 0) -> Iterator[CaseInputs]:
+        """The data's batches but so many, with a progress bar."""
+        dataset = self.data.dataset
+        with self._shown.progress("calibrating", len(dataset.order)) as advance:
+            for case in cases_from_dataset(self._pipeline, dataset, no_noise, first):
+                yield case.by_graph()
+                advance(len(case.last["vision_mask"]))
+
+    def calibrator(self, graphs: Sequence[GraphName]) -> Calibrator:
+        """Of some graphs, on these data."""
+        session = self._session
+        return Calibrator(
+            session.bundle, graphs, self.cases, self.digest, self.settings, session.threads, status=self._shown.status
+        )
+
+
+def graphs_from_option(text: str) -> tuple[GraphName, ...]:
+    """Reads `none` or graphs between commas.
+
+    Raises:
+        UsageError: There is no such graph.
+    """
+    names = [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in GRAPHS:
+            raise UsageError(f"--smooth {text}: there is no graph {name!r}.", fix=f"Graphs are {', '.join(GRAPHS)}.")
+    return tuple(graph for graph in GRAPHS if graph in names)
+
+
+def write_planned(
+    session: Session,
+    source: Source,
+    planned: Sequence[Planned],
+    *,
+    out: Path | None,
+    force: bool,
+    least_db: float,
+    status: Callable[[str], None],
+) -> tuple[Bundle, Sqnr]:
+    """Writes graphs, each held against float32 on some of the data; with their receipts.
+
+    Raises:
+        ParityError: A graph answers with too much noise.
+    """
+    status("float32 answers on some of the data")
+    graphs = [each.draft.graph for each in planned]
+    examples = examples_from_cases(session.bundle, graphs, source.cases(), session.threads)
+    sqnr: dict[GraphName, dict[str, float]] = {}
+
+    def accept(graph: GraphName, path: Path, precision: Precision) -> None:
+        engine = engine_from_onnx(graph, path, session.threads)
+        sqnr[graph] = sqnr_of_engine(engine, examples[graph])
+        engine.close()
+        check_sqnr(graph, precision, sqnr[graph], least_db)
+
+    def receipts() -> dict[str, str]:
+        return {
+            receipt_file(p.draft.graph, p.draft.precision): receipt(
+                p.audit, source.data.coverage, source.settings, sqnr[p.draft.graph]
+            )
+            for p in planned
+        }
+
+    drafts = [each.draft for each in planned]
+    written = cast_bundle(session.bundle, drafts, accept=accept, out=out, force=force, receipts=receipts, status=status)
+    return written, sqnr
+
+
+def document(planned: Iterable[Planned], source: Source, sqnr: Sqnr) -> dict[str, object]:
+    """What was done, for programs."""
+    graphs = [
+        {
+            "graph": each.draft.graph,
+            "precision": each.draft.precision,
+            "file": typed_files(each.draft.graph, each.draft.precision)[0],
+            "flops_share": flops_share(products_of(each.draft.model)),
+            "weight_bytes": constant_bytes(each.draft.model),
+            "sqnr_db": sqnr.get(each.draft.graph),
+            "audit": each.audit,
+        }
+        for each in planned
+    ]
+    return {"settings": source.settings, "coverage": source.data.coverage, "graphs": graphs}
+
+
+def parts(planned: Sequence[Planned], source: Source, sqnr: Sqnr, title: str) -> list[Table | str]:
+    """What was done, for people."""
+    found: list[Table | str] = [_coverage(source.data.coverage), _summary(planned, sqnr, title), _tensors(planned)]
+    warnings = [*source.data.coverage.warnings, *(text for each in planned for text in each.audit.warnings)]
+    return [*found, *(f"warning: {text}" for text in warnings)]
+
+
+def _coverage(coverage: Coverage) -> Table:
+    emotions = ", ".join(f"{name} {count}" for name, count in coverage.emotions.items() if count)
+    tokens = coverage.dialogue_tokens
+    rows: list[tuple[object, ...]] = [
+        ("dialogues", coverage.dialogues),
+        ("utterances", coverage.utterances),
+        ("faces", coverage.faces),
+        ("emotions", emotions or "no labels"),
+    ]
+    if tokens is not None:
+        rows.append(("tokens a dialogue", f"{tokens.lowest} to {tokens.highest}, half of them at most {tokens.p50}"))
+    against = ", ".join(coverage.reading.compared_with) or "no test split was found"
+    rows.append(("none of it in", against))
+    return Table(f"calibrated on {coverage.source}", (), rows)
+
+
+def _summary(planned: Iterable[Planned], sqnr: Sqnr, title: str) -> Table:
+    rows = []
+    for each in planned:
+        shares = flops_share(products_of(each.draft.model))
+        own = ", ".join(f"{db:.1f}" for db in sqnr.get(each.draft.graph, {}).values()) or "–"
+        smoothed = sum(tensor.alpha is not None for tensor in each.audit.tensors)
+        rows.append(
+            (
+                each.draft.graph,
+                each.draft.precision,
+                f"{shares.get(each.draft.precision, 0):.2%}",
+                readable_bytes(constant_bytes(each.draft.model)),
+                len(each.audit.tensors),
+                smoothed,
+                len(each.audit.kept_out),
+                len(each.audit.wide),
+                own,
+            )
+        )
+    heads = ("graph", "precision", "of its FLOPs", "weights", "tensors", "smoothed", "kept out", "wide", "own dB")
+    return Table(title, heads, rows)
+
+
+def _tensors(planned: Iterable[Planned]) -> Table:
+    rows = []
+    for each in planned:
+        worst = sorted(each.audit.tensors, key=lambda tensor: tensor.sqnr_db or float("inf"))[:_SHOWN]
+        rows += [
+            (
+                each.draft.graph,
+                tensor.tensor,
+                tensor.method,
+                f"{tensor.largest:.4g}",
+                f"{tensor.threshold:.4g}",
+                f"{tensor.saturated:.3%}",
+                "–" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
+                "–" if tensor.seeds is None else f"{tensor.seeds:.1%}",
+                tensor.verdict,
+            )
+            for tensor in worst
+        ]
+    heads = ("graph", "tensor", "method", "largest", "threshold", "saturated", "dB", "seeds ±", "verdict")
+    return Table("The tensors that 8 bits suit least", heads, rows)
