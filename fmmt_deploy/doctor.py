@@ -105,7 +105,11 @@ class CommandState:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it. `ready` is whether a bundle can be run with ONNX Runtime and nothing is broken."""
+    """All of it.
+
+    `ready` is whether a bundle can be run with ONNX Runtime and nothing is broken; `int8` says how the CPU multiplies
+    integers there, or is empty.
+    """
 
     ready: bool
     version: str
@@ -117,6 +121,7 @@ class Report:
     disk_free_bytes: int
     packages: tuple[Package, ...]
     providers: tuple[str, ...]
+    int8: str
     gpus: tuple[Gpu, ...]
     tensorrt: tuple[TensorRt, ...]
     commands: tuple[CommandState, ...]
@@ -151,6 +156,7 @@ def examine(folder: Path) -> Report:
         disk_free_bytes=shutil.disk_usage(folder).free,
         packages=_packages(),
         providers=providers,
+        int8=_int8() if providers else "",
         gpus=gpus,
         tensorrt=_tensorrts(),
         commands=commands,
@@ -228,6 +234,17 @@ def _providers() -> tuple[tuple[str, ...], str]:
         return tuple(onnxruntime.get_available_providers()), ""
     except (ImportError, AttributeError, OSError) as error:  # files of two packages mixed, or a library missing
         return (), f"onnxruntime is installed but does not load ({error}). To fix it: {_BOTH_RUNTIMES_FIX}."
+
+
+def _int8() -> str:
+    import onnxruntime
+
+    from fmmt_deploy.engines.ort.signedness import exact_signedness, explained
+
+    try:
+        return explained(exact_signedness(onnxruntime))
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        return f"not known: {' '.join(str(error).split())[:60]}"
 
 
 def _gpus() -> tuple[Gpu, ...]:

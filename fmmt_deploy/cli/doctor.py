@@ -46,6 +46,7 @@ def _parts(report: Report) -> list[Table | str]:
         ),
         ("Disk", f"{readable_bytes(report.disk_free_bytes)} free here"),
         ("ONNX Runtime", ", ".join(report.providers) or "not usable"),
+        *([("int8 on the CPU", report.int8)] if report.int8 else []),
         *(("GPU", f"{g.name}, {g.memory_mib} MiB, driver {g.driver}, SM {g.compute_capability}") for g in report.gpus),
         *((t.name, _tensorrt(t.bindings, t.libraries)) for t in report.tensorrt),
     ]

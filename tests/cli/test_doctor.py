@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fmmt_deploy import doctor
+from fmmt_deploy.engines.ort import signedness
 from tests.cli.running import REPOSITORY, exit_code, in_own_process
 
 VERSION = importlib.metadata.version
@@ -39,6 +40,7 @@ def test_this_environment_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["ready"] is True
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["providers"] == onnxruntime.get_available_providers()
+    assert str(found["int8"]).startswith(("VNNI", "no VNNI"))
     packages = {p["name"]: p for p in found["packages"]}  # type: ignore[attr-defined]
     for name in ("numpy", "onnx", "opencv-python-headless", "tokenizers", "typer", "onnxruntime", "torch", "timm"):
         assert packages[name]["installed"] == VERSION(name)
@@ -55,6 +57,25 @@ def test_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Ready to run bundles with ONNX Runtime." in text
     assert "CPUExecutionProvider" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("weights", ["signed", "unsigned"])
+def test_either_kind_of_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: signedness.Signedness
+) -> None:
+    monkeypatch.setattr(signedness, "exact_signedness", lambda _: weights)
+    assert exit_code("doctor") == 0
+    text = capsys.readouterr().out
+    assert f"int8 on the CPU  {signedness.explained(weights)}" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_cpu_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(signedness, "exact_signedness", broken)
+    assert report(capsys, 0)["int8"] == "not known: no kernel"
 
 
 def test_without_onnxruntime() -> None:

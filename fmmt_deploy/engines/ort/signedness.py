@@ -21,9 +21,8 @@ Signedness: TypeAlias = Literal["signed", "unsigned"]
 """Of the bytes that ONNX Runtime is given as weights."""
 
 _WORDS: dict[Signedness, str] = {
-    "signed": "VNNI or its like: this CPU adds products of bytes exactly, and int8 is fast.",
-    "unsigned": "no VNNI: this CPU's fast products of bytes saturate in 16 bits, so that int8 takes others, which are "
-    "exact and slower.",
+    "signed": "VNNI or its like: products of bytes are summed exactly, int8-fp32 is fast",
+    "unsigned": "no VNNI: sums of bytes saturate, so int8-fp32 goes another way, exact but slower",
 }
 
 
