@@ -26,6 +26,7 @@ def test_counts_are_numpys() -> None:
     assert found.total == values.size
     assert found.largest == np.abs(values).max()
     assert found.reach / 2 <= found.largest < found.reach
+    np.testing.assert_allclose(found.centres, (found.edges[:-1] + found.edges[1:]) / 2)
 
 
 @given(PIECES)
@@ -73,3 +74,11 @@ def test_numbers_that_are_all_alike() -> None:
     found = histogram_of(np.ones(5, np.float32))
     assert found.share_beyond(0.5) == 1
     assert found.energy_beyond(0.25) == pytest.approx(0.75**2)
+
+
+def test_at_the_edge_of_a_bin_counts_are_exact() -> None:
+    found = histogram_of(np.random.default_rng(4).uniform(-1, 1, 50_000).astype(np.float32))
+    for edge in (1, 100, 3000):
+        assert found.share_beyond(found.edges[edge]) == pytest.approx(
+            found.counts[edge:].sum() / found.total, rel=1e-12
+        )

@@ -54,6 +54,16 @@ def test_numbers_are_those_of_the_data(name: str, operands: EightBits) -> None:
         assert found.sqnr_db == pytest.approx(real, abs=0.1)
 
 
+def test_many_numbers_or_much_energy_saturate() -> None:
+    many, much = (
+        saturation_of("x", HISTOGRAMS[name], at, "int8") for name, at in (("normal", 3.0), ("outliers", 45.0))
+    )
+    assert (many.verdict, many.energy < 1e-3) == ("SATURATES", True)
+    assert (much.verdict, much.share < 9e-4) == ("SATURATES", True)
+    few = saturation_of("x", HISTOGRAMS["normal"], 3.5, "int8")
+    assert (few.verdict, few.share > 3e-4) == ("ok", True)
+
+
 @pytest.mark.parametrize("method", ["max", "mse"])
 def test_thresholds_that_were_chosen_are_ok(method: Method) -> None:
     chosen = calibration(method=method)

@@ -50,6 +50,15 @@ def test_halves_are_those_of_the_cases(method: Method) -> None:
     assert found.halves >= abs(even - odd) / found.threshold
 
 
+def test_two_cases_by_hand() -> None:
+    found = spread_of(statistics_of([np.full((1, COLUMNS), size, np.float32) for size in (3, 4)]), "max", "int8")
+    assert (found.tensor, found.threshold, found.halves) == ("x", 4, 0.25)
+    assert found.seeds == pytest.approx(np.sqrt((0.25**2 + 0) / 2))
+    cases = [np.full((rows, COLUMNS), size, np.float32) for rows, size in ((3, 1), (2, 3))]
+    found = spread_of(statistics_of(cases), "percentile", "int8", 50)  # 1 of the whole and one half, 3 of the other
+    assert (found.threshold, found.halves, found.seeds) == pytest.approx((1, 2, np.sqrt(2)), rel=0.01)
+
+
 def test_data_that_are_all_alike_have_no_spread() -> None:
     found = spread_of(statistics_of([dialogues(0, 1)[0]] * 16), "mse", "int8")
     assert (found.halves, found.seeds, found.verdict) == (0, 0, "ok")
