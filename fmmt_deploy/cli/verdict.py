@@ -79,6 +79,8 @@ def verdict(
     session = Session(shown, bundle, threads, batch_size, cache=cache)
     dataset = session.dataset(data, split, faces_dir, limit)
     warnings = overlap_warnings(session.bundle, dataset)
+    if engine == "ort":
+        warnings += ("ONNX Runtime computes float16 in float32 on a CPU: --engine emulated rounds as a GPU does",)
     for warning in warnings:
         shown.status(f"warning: {warning}")
     total = len(dataset.order)
@@ -106,7 +108,7 @@ def verdict(
             engine,
             threads=session.threads,
             cache=cache,
-            timed=timed,
+            timing_seconds=5.0 if timed else None,
             max_f1_drop=drop,
             progress=progress,
         )

@@ -24,6 +24,9 @@ _SAME_COST = 0.02
 """Costs so close, as a share, are equal: scales and casts take a few bytes, and times are not better than that."""
 
 
+_ON_CPUS: Precision = "int8-fp32"
+
+
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """One precision of one submodule.
@@ -55,8 +58,8 @@ def marks_of(contestants: Sequence[Contestant], float32_bytes: int) -> tuple[Mar
     """Marks the precisions of one submodule.
 
     * `harmful`: it does not hold.
-    * `dominated`: another one that holds is at least as accurate and costs no more, and is better in one of the two.
-      The cost is the time where both were measured, else the bytes of weights.
+    * `dominated`: another one that holds and can be compared is at least as accurate, costs no more, and is better in
+      one of the two; see `dominates`.
     * `worth it`: neither, and at least `SPEED_UP` times as fast as float32 where that was measured (and faster beyond
       doubt), else with fewer bytes.
     * `no gain`: none of these.
@@ -73,11 +76,17 @@ def marks_of(contestants: Sequence[Contestant], float32_bytes: int) -> tuple[Mar
 
 
 def dominates(one: Contestant, other: Contestant) -> bool:
-    """Whether the first is nowhere worse than the second, and somewhere better; what is close is equal."""
+    """Whether the first is nowhere worse than the second, and somewhere better; what is close is equal.
+
+    The cost is the time where both were measured, and bytes of weights where neither was; otherwise the two can't be
+    compared. Nor can `int8-fp32`, which is for CPUs, with what is for GPUs, unless both were measured.
+    """
+    costs = _costs(one, other)
+    if costs is None:
+        return False
     finer = _more(one.sqnr_db, other.sqnr_db, _SAME_DB)
     coarser = _more(other.sqnr_db, one.sqnr_db, _SAME_DB)
-    cost, other_cost = _costs(one, other)
-    cheaper, dearer = cost < other_cost * (1 - _SAME_COST), other_cost < cost * (1 - _SAME_COST)
+    cheaper, dearer = (a < b * (1 - _SAME_COST) for a, b in (costs, costs[::-1]))
     return not coarser and not dearer and (finer or cheaper)
 
 
@@ -107,17 +116,21 @@ def _more(one: float, other: float, same: float) -> bool:
     return one != other and one - other > same
 
 
-def _costs(one: Contestant, other: Contestant) -> tuple[float, float]:
+def _costs(one: Contestant, other: Contestant) -> tuple[float, float] | None:
     if one.speed is not None and other.speed is not None:
         return 1 / one.speed.median, 1 / other.speed.median
+    pair = {one.precision, other.precision}
+    if one.speed is not None or other.speed is not None or (_ON_CPUS in pair and "fp32" not in pair):
+        return None
     return one.weight_bytes, other.weight_bytes
 
 
 def _comparison(best: Contestant, contestant: Contestant) -> str:
     """Why the first dominates the second."""
     accuracy = f"{best.sqnr_db:.1f} dB beside {contestant.sqnr_db:.1f} dB"
-    timed = best.speed is not None and contestant.speed is not None
-    cost, dominated_cost = _costs(best, contestant)
+    costs = _costs(best, contestant)
+    assert costs is not None
+    timed, (cost, dominated_cost) = best.speed is not None, costs
     if cost >= dominated_cost * (1 - _SAME_COST):
         return f"{best.precision} is more accurate ({accuracy}) and as {'fast' if timed else 'small'}"
     if timed:

@@ -75,7 +75,7 @@ def judged_matrix(
     *,
     threads: int | None = None,
     cache: Path | None = None,
-    timed: bool = True,
+    timing_seconds: float | None = 5.0,
     max_f1_drop: float | None = None,
     progress: Progress = lambda _: nullcontext(lambda _: None),
 ) -> tuple[Row, ...]:
@@ -89,7 +89,8 @@ def judged_matrix(
         kind: What computes.
         threads: Of engines on the CPU; default as many as there are.
         cache: Where TensorRT's engines are kept; default in the bundle.
-        timed: Whether to measure speed: of `int8-fp32` in ONNX Runtime on the CPU, of all with TensorRT on its GPU.
+        timing_seconds: About how long to measure each speed: of `int8-fp32` in ONNX Runtime on the CPU, of all with
+            TensorRT on its GPU. None measures nothing.
         max_f1_drop: See `rule_for`.
         progress: Called with what is judged; its context gives what is told of so many utterances done.
 
@@ -101,8 +102,8 @@ def judged_matrix(
     rows: list[Row] = []
     for graph in graphs:
         here = [_row(bundle, graph, (graph,), p, judge, opened, progress) for p in PRECISIONS]
-        if timed:
-            here = [_timed(row, graph, judge, opened) for row in here]
+        if timing_seconds is not None:
+            here = [_timed(row, graph, judge, opened, timing_seconds) for row in here]
         rows += _marked(here, max_f1_drop)
     if len(graphs) > 1:
         shared = [p for p in PRECISIONS if all(p in bundle.manifest.graphs[graph] for graph in graphs)]
@@ -163,22 +164,23 @@ def _row(
             asked = {graph: engines[graph] for graph in graphs}
             judgement = judge.judge(asked, engines.face_batch, advance)
     except FmmtError as error:
-        return replace(row, note=f"it does not run with {opened.kind}: {_in_a_line(error)}")
+        return replace(row, note=error.what)
     if part == "swin" and "swin" not in judgement.outputs_sqnr_db:
         return replace(row, note="the data have no faces")
     return replace(row, judgement=judgement)
 
 
-def _timed(row: Row, graph: GraphName, judge: Judge, opened: _Opener) -> Row:
+def _timed(row: Row, graph: GraphName, judge: Judge, opened: _Opener, seconds: float) -> Row:
     kind = opened.timing_kind(row.precision)
     if row.judgement is None or kind is None or row.precision == "fp32":
         return row
     try:
         with opened({graph: "fp32"}, kind) as baseline, opened({graph: row.precision}, kind) as engines:
             inputs = [_for_timing(asked, engines.face_batch) for asked in judge.inputs_of(graph, TIMED_CASES)]
-            return replace(row, timing=time_beside(baseline[graph], engines[graph], inputs, kind))
+            timing = time_beside(baseline[graph], engines[graph], inputs, kind, seconds=seconds)
+            return replace(row, timing=timing)
     except FmmtError as error:
-        return replace(row, note=f"its speed can't be measured: {_in_a_line(error)}")
+        return replace(row, note=f"its speed can't be measured: {error.what}")
 
 
 def _for_timing(inputs: Mapping[str, Array], face_batch: int | None) -> Mapping[str, Array]:
@@ -207,7 +209,3 @@ def _marked(rows: Sequence[Row], max_f1_drop: float | None) -> Iterator[Row]:
             contestants.append(Contestant(row.precision, problems, row.judgement.sqnr_db, row.weight_bytes, speed))
     marks = iter(marks_of(contestants, float32_bytes))
     return (row if row.judgement is None else replace(row, mark=next(marks)) for row in rows)
-
-
-def _in_a_line(error: FmmtError) -> str:
-    return " ".join(str(error).split())

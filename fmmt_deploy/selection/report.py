@@ -69,7 +69,12 @@ class Verdict:
         for row in self.rows:
             if row.missing and row.part != "all":
                 missing.setdefault(row.precision, []).append(row.part)
-        rows: list[tuple[object, ...]] = [(row.precision, row.part, row.note) for row in self.rows if row.note]
+        told = {row.precision for row in self.rows if row.note and row.part != "all"}
+        rows: list[tuple[object, ...]] = [
+            (row.precision, row.part, row.note)
+            for row in self.rows
+            if row.note and not (row.part == "all" and row.precision in told)
+        ]
         return [*rows, *((p, ", ".join(graphs), self._command(p, graphs)) for p, graphs in missing.items())]
 
     def _command(self, precision: Precision, graphs: Sequence[GraphName]) -> str:

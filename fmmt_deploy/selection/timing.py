@@ -56,7 +56,7 @@ def time_beside(
     inputs: Sequence[Inputs],
     by: str,
     *,
-    seconds: float = 10.0,
+    seconds: float = 5.0,
     clock: Callable[[], float] = perf_counter,
 ) -> Timing:
     """Runs both on all inputs again and again; every other round they go in the opposite order.

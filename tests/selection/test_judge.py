@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from fmmt_deploy.bundle.precisions import float32
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Array, Engine, Engines, Value
@@ -17,9 +17,9 @@ from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.selection import cases as cases_module
 from fmmt_deploy.selection.cases import DataCases
 from fmmt_deploy.selection.judge import Judge, judge_from_bundle
-from fmmt_deploy.types import DataSet, GraphName
+from fmmt_deploy.types import DataSet, GraphName, Utterance
 from tests.parity.faults import Fault, FaultyEngine, Outputs, flipped_mask, half_precision, one_nan, turned
-from tests.pipeline.conversations import conversations, dataset
+from tests.pipeline.conversations import conversations, dataset, rows
 
 Bundles = Callable[[str], Bundle]
 ANYTHING = EquivalenceRule(1.0, 1.0)
@@ -105,8 +105,8 @@ def test_faces_near_the_gate(tiny_bundle: Bundles, data: DataSet, reference: Eng
         ]
         changed += int((kept[0] != kept[1]).sum())
         faces += len(found[0])
-        for side, rows in zip(logits, found, strict=True):
-            side.append(rows)
+        for side, answers in zip(logits, found, strict=True):
+            side.append(answers)
     shares = [np.exp(np.concatenate(side).astype(np.float64) / bundle.manifest.tau) for side in logits]
     sums = [((s / s.sum(1, keepdims=True)) ** 2).sum(1) for s in shares]
     error = np.abs(sums[1] - sums[0]).max()
@@ -242,30 +242,28 @@ def test_one_dialogue_has_no_interval(tiny_bundle: Bundles, data: DataSet, refer
     assert judgement.f1.interval is None
 
 
-def test_a_unimodal_model(tiny_bundle: Bundles, data: DataSet) -> None:
-    bundle = tiny_bundle("unimodal")
-    shaped = replace(bundle.manifest.architecture)
-    rng = np.random.default_rng(0)
-    assert shaped.unimodal is not None
-    rows = shaped.unimodal.vision_length
-    dialogues = [
-        replace(
-            d, utterances=tuple(replace(u, vision=_vision(rng, rows, u.vision_length, bundle)) for u in d.utterances)
-        )
-        for d in data.dialogues
-    ]
-    with open_engines(bundle, "torch", float32(bundle.manifest.graphs), 1) as reference:
-        judge = judge_from_bundle(bundle, dataset(dialogues), reference, batch_size=4)
-        judgement = judge.judge(faulty(reference, unimodal=half_precision))
-    assert judgement.utterances == len(data.order)
-    assert 60 < judgement.sqnr_db < 90  # 11 bits of mantissa
-    assert judgement.kept is None
-
-
-def _vision(rng: np.random.Generator, rows: int, length: int, bundle: Bundle) -> np.ndarray:
+def unimodal_data(bundle: Bundle, folder: Path) -> DataSet:
+    """The same conversations, with vision features of a unimodal model's size."""
     sizes = bundle.manifest.architecture.unimodal
     assert sizes is not None
-    return (rng.standard_normal((rows, sizes.vision_size)) * (np.arange(rows) < length)[:, None]).astype(np.float32)
+    shape = (sizes.vision_length, sizes.vision_size)
+    rng = np.random.default_rng(0)
+
+    def seen(utterance: Utterance) -> Utterance:
+        return replace(utterance, vision=rows(rng, utterance.vision_length, shape))
+
+    return dataset([replace(d, utterances=tuple(map(seen, d.utterances))) for d in conversations(folder)])
+
+
+def test_a_unimodal_model(tiny_bundle: Bundles, tmp_path: Path) -> None:
+    bundle = tiny_bundle("unimodal")
+    seen = unimodal_data(bundle, tmp_path)
+    with open_engines(bundle, "torch", threads=1) as reference:
+        judge = judge_from_bundle(bundle, seen, reference, batch_size=4)
+        judgement = judge.judge(faulty(reference, unimodal=half_precision))
+    assert judgement.utterances == len(seen.order)
+    assert 60 < judgement.sqnr_db < 90  # 11 bits of mantissa
+    assert judgement.kept is None
 
 
 def test_nothing_to_judge(tiny_bundle: Bundles, reference: Engines) -> None:
