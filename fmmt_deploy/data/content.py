@@ -42,7 +42,7 @@ HASHED_FACES = 4
 """Of an utterance, its first; that is enough to know it by, and a split has hundreds of thousands."""
 
 _RUN = 3
-"""Turns that are hashed together: one alone is too common."""
+"""Turns that are hashed together, or all of a dialogue that has fewer: one alone is said more than once."""
 
 _FEWEST_CHARACTERS, _FEWEST_TOKENS = 48, 16
 """Of such turns; what is shorter is said more than once."""
