@@ -159,7 +159,7 @@ class _Trial:
         self._statistics, self._operands, self._percentile = statistics, operands, percentile
         self._weights = list(_some_columns(weights))
         self._row_largest = [np.abs(weight).max(axis=1) for weight in weights]
-        self._exact = statistics.sample @ np.hstack(self._weights)
+        self._exact = _product(statistics.sample, np.hstack(self._weights))
 
     def of(self, alpha: float | None, factors: Floats, methods: Sequence[Method]) -> list[Tried]:
         """What comes of dividing columns by these factors, by method."""
@@ -170,7 +170,7 @@ class _Trial:
 
     def _sqnr_db(self, smoothed: Floats, threshold: float, right: Floats) -> float:
         left = rounded(smoothed, rounded_scale(threshold, self._operands), self._operands)
-        return sqnr_db(self._exact, left @ right)
+        return sqnr_db(self._exact, _product(left, right))
 
     def _thresholds(
         self, smoothed: Floats, largest: float, methods: Sequence[Method]
@@ -190,6 +190,13 @@ class _Trial:
         else:
             scale = rounded_scale(np.abs(values).max(axis=0), "int8")
         return rounded(values, scale, self._operands)
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """By PyTorch: the threads of two libraries, each waiting for its next product, would be in each other's way."""
+    import torch
+
+    return np.asarray((torch.from_numpy(left) @ torch.from_numpy(right)).numpy(), np.float32)
 
 
 def _some_columns(weights: Sequence[Floats]) -> Iterator[Floats]:
