@@ -32,6 +32,7 @@ def open_engines(
         EnvironmentProblem: The backend's packages, or a GPU, are missing.
         BundleError: The bundle has no graph of that precision, or the backend refuses it.
         UsageError: The backend has no such precision.
+        PrecisionError: It has no such 8-bit products, or this GPU has not.
     """
     chosen = precisions or float32(bundle.manifest.graphs)
     threads = threads or default_threads()

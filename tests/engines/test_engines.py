@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.selftest import Stage, read_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.checking import RANKS
@@ -17,9 +18,10 @@ from fmmt_deploy.engines.ort import load as ort_load
 from fmmt_deploy.engines.ort.load import engine_from_onnx, import_onnxruntime
 from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.engines.torch.engine import INPUTS
-from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, UsageError
+from fmmt_deploy.errors import BundleError, EnvironmentProblem, FmmtError, PrecisionError, UsageError
 from fmmt_deploy.types import GraphName
 from tests.cli.running import exit_code, in_own_process
+from tests.engines.quantised import calibrated_bundle
 from tests.golden import GOLDEN
 from tests.models import ON_CPU, TINY, export_tiny
 
@@ -192,3 +194,38 @@ def test_others_may_read_a_bundle(tmp_path: Path) -> None:
         bundle = export_tiny("unimodal", tmp_path / "bundle")
     modes = {name: (bundle.path / name).stat().st_mode & 0o777 for name in bundle.manifest.files}
     assert modes == dict.fromkeys(modes, 0o644)
+
+
+@pytest.mark.parametrize("kind", ["ort", "emulated"])
+def test_a_bundle_in_eight_bits(tiny_bundle: Bundles, tmp_path: Path, kind: EngineKind) -> None:
+    """Quantised graphs and a float32 one side by side, made by calibration's own passes; scales are a guess here."""
+    precisions: dict[GraphName, Precision] = {"swin": "int8-fp32", "plm": "int8-fp32"}
+    bundle = calibrated_bundle(tiny_bundle("roberta"), tmp_path / "bundle", precisions)
+    asked: dict[GraphName, Precision] = {**precisions, "fusion": "fp32"}
+    with open_engines(bundle, kind, asked, threads=1) as engines:
+        assert engines.precisions == asked
+        for graph, stage in self_test(bundle).items():
+            found = engines[graph].run(stage.inputs)
+            for name, expected in stage.outputs.items():
+                assert (found[name].dtype, found[name].shape) == (expected.dtype, expected.shape)
+                gap = np.abs(found[name].astype(float) - expected.astype(float)).mean()
+                assert gap < 0.2 * expected.astype(float).std()
+                assert (gap > 1e-5) == (graph in precisions), "rounded, where that was asked for"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_for_gpus_in_ort_on_the_cpu(tiny_bundle: Bundles, tmp_path: Path, precision: Precision) -> None:
+    bundle = calibrated_bundle(tiny_bundle("unimodal"), tmp_path / "bundle", {"unimodal": precision})
+    with pytest.raises(PrecisionError, match="can't multiply the operands of unimodal") as caught:
+        open_engines(bundle, "ort", {"unimodal": precision})
+    assert caught.value.exit_code == 9
+    assert "int8-fp32" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["torch", "torch-cuda", "torch-compiled"])
+@pytest.mark.parametrize("precision", ["int8-fp32", "int8", "fp8"])
+def test_pytorch_has_no_eight_bits(tiny_bundle: Bundles, kind: EngineKind, precision: Precision) -> None:
+    """Said before a GPU is looked for, and before a graph is."""
+    with pytest.raises(UsageError, match=rf"The engine {kind} .*computes in .*, not {precision}\.") as caught:
+        open_engines(tiny_bundle("unimodal"), kind, {"unimodal": precision})
+    assert caught.value.exit_code == 2
