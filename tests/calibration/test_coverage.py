@@ -46,6 +46,15 @@ def test_lengths_are_numpys_quantiles_and_histogram(talk: Talk) -> None:
     assert tokens.histogram == tuple(Bin(p, n) for p, n in zip(powers, heights.tolist(), strict=True) if n)
 
 
+def test_bars_end_at_powers_of_two(talk: Talk) -> None:
+    rows = (0, 1, 1, 2, 3, 4, 4, 5)
+    first = talk.train.dialogues[4].utterances[0]
+    utterances = tuple(replace(first, position=0, id=str(n), vision_length=n) for n in rows)
+    found = audited(of_dialogues((replace(talk.train.dialogues[4], utterances=utterances),)))
+    assert found.vision_rows is not None
+    assert found.vision_rows.histogram == (Bin(0, 1), Bin(1, 2), Bin(2, 1), Bin(4, 3), Bin(8, 1))
+
+
 def test_kinds_that_are_not_there_have_no_lengths(talk: Talk) -> None:
     found = coverage_of(of_dialogues(talk.train.dialogues), VISION_ONLY, None, READING)
     assert (found.dialogue_tokens, found.faces_per_utterance, found.faces) == (None, None, 0)
@@ -139,3 +148,12 @@ def test_evaluating_on_what_was_calibrated_on_is_seen(talk: Talk, tmp_path: Path
     assert overlap(found, talk.train) == talk.train.order
     again = of_dialogues((*talk.test.dialogues, *renamed(talk.train.dialogues[3:4], tmp_path)))
     assert overlap(found, again) == tuple(u.id for u in again.dialogues[-1].utterances)
+
+
+def test_what_several_evaluated_dialogues_have_does_not_count(talk: Talk) -> None:
+    first = talk.train.dialogues[4]
+    mute = tuple(replace(u, audio_length=0, vision_length=0, faces=()) for u in first.utterances)
+    once = of_dialogues((replace(first, utterances=mute),))
+    twice = of_dialogues((*once.dialogues, replace(once.dialogues[0], id="again")))
+    assert overlap(audited(talk.train), once) == once.order
+    assert overlap(audited(talk.train), twice) == ()

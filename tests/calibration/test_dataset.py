@@ -126,6 +126,9 @@ def test_where_test_splits_are_found(talk: Talk, tmp_path: Path) -> None:
     assert [test.source for test in find_test_splits(val, ARCHITECTURE)] == [str(beside)]
     assert [test.source for test in find_test_splits(beside, ARCHITECTURE)] == [str(beside)]
     both = find_test_splits(val, ARCHITECTURE, other=talk.folder)
+    unlike = write_jsonl(tmp_path / "other" / "talk.jsonl", talk.train.dialogues[:2])
+    plain = write_jsonl(tmp_path / "other" / "test.jsonl", talk.test.dialogues[:2])
+    assert [test.source for test in find_test_splits(unlike, ARCHITECTURE)] == [str(plain)]
     assert [test.source for test in both] == [str(beside), str(talk.folder)]
     assert len(find_test_splits(talk.folder, ARCHITECTURE, other=talk.folder)) == 1
 
