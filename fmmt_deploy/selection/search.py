@@ -135,20 +135,20 @@ class _Trials:
 
     def attempt(self, graphs: Mapping[GraphName, Choice]) -> Attempt:
         """Judges graphs together, for the record."""
-        verdict = self.verdict({graph: Candidate(c.precision, c.keep) for graph, c in graphs.items()})
+        verdict = self.verdict({g: Candidate(c.precision, c.keep) for g, c in graphs.items()}, _described(graphs))
         problems = (verdict.failure,) if verdict.judgement is None else verdict.judgement.problems(self._rule)
         attempt = Attempt(graphs, verdict, problems)
         if all(dict(attempt.graphs) != dict(before.graphs) for before in self.attempts):
             self.attempts.append(attempt)
         return attempt
 
-    def verdict(self, candidates: Candidates) -> Verdict:
-        """Judges, unless it is known already."""
+    def verdict(self, candidates: Candidates, what: str) -> Verdict:
+        """Judges, unless it is known already; `what` is for people."""
         key = tuple(candidates.items())
         if key not in self._known:
             known = None if self._progress is None else self._progress.find(candidates)
             if known is None:
-                self._status(f"judging {_described(candidates)}")
+                self._status(f"judging {what}")
                 known = self._judged(candidates)
                 if self._progress is not None:
                     self._progress.add(candidates, known)
@@ -218,7 +218,9 @@ class _Options:
     def _alone(self, form: LayeredGraph, layer: Layer) -> float:
         """A layer's noise with all others kept back."""
         keep = form.keep([other for other in form.layers if other is not layer])
-        verdict = self._trials.verdict({form.graph: Candidate(form.precision, keep)})
+        verdict = self._trials.verdict(
+            {form.graph: Candidate(form.precision, keep)}, f"{form.graph} {form.precision} in {layer.name} only"
+        )
         noise = noise_of(verdict)
         sqnr = verdict.judgement.sqnr_db if verdict.judgement is not None and math.isfinite(noise) else -math.inf
         self.layers.append(LayerNoise(form.graph, form.precision, layer.name, sqnr, layer.cost))
@@ -236,10 +238,10 @@ def _regret(graph: GraphName, attempt: Attempt, time32: float) -> float:
     return attempt.noise / saved if saved > 0 else math.inf
 
 
-def _described(candidates: Candidates) -> str:
+def _described(graphs: Mapping[GraphName, Choice]) -> str:
     """For people: what is judged."""
     parts = []
-    for graph, candidate in candidates.items():
-        kept = f" with {len(candidate.keep)} patterns kept back" if candidate.keep else ""
-        parts.append(f"{graph} {candidate.precision}{kept}")
+    for graph, choice in graphs.items():
+        kept = f" with {choice.cost.flops_share:.1%} kept back" if choice.keep else ""
+        parts.append(f"{graph} {choice.precision}{kept}")
     return ", ".join(parts)
