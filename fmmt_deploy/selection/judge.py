@@ -9,20 +9,20 @@ import numpy as np
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.host import arrays_from_values
 from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine, Engines
 from fmmt_deploy.errors import DataError, FmmtError
 from fmmt_deploy.parity.run import Case
 from fmmt_deploy.parity.tolerances import TIE_MARGIN
 from fmmt_deploy.pipeline.run import Pipeline
+from fmmt_deploy.selection.answering import Answers, Inputs, TextEncoder, asking, face_logits, last_inputs
 from fmmt_deploy.selection.cases import DataCases
 from fmmt_deploy.selection.judgement import Judgement, KeptFaces, NoiseSum, confidences, f1_change, kept_faces
 from fmmt_deploy.types import DataSet, GraphName
 
 __all__ = ["Judge", "judge_from_bundle"]
 
-Inputs = Mapping[str, Array]
 RESAMPLES = 2000
+_FIRST: tuple[GraphName, GraphName] = ("plm", "swin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,20 @@ class _Found:
     outputs: dict[GraphName, NoiseSum] = field(default_factory=dict)
     kept_changed: int = 0
     not_finite: str = ""
+    _last_states: Array | None = None
 
-    def add(self, graph: GraphName, reference: Array, actual: Array) -> None:
-        """Outputs of one graph, (rows, …); padding is left out by the caller."""
+    def add_states(self, reference: Array | None, states: Array | None, mask: Array) -> None:
+        """Token states of a case (D, T, H): of real tokens, and once where cases share them."""
+        if reference is None or states is None or states is self._last_states:
+            return
+        self._last_states = states
+        real = mask.astype(bool)
+        self.add("plm", reference[real], states[real])
+
+    def add(self, graph: GraphName, reference: Array | None, actual: Array | None) -> None:
+        """Outputs of one graph, (rows, …)."""
+        if reference is None or actual is None:
+            return
         self.outputs.setdefault(graph, NoiseSum()).add(reference, actual)
         broken = int((~np.isfinite(actual)).any(axis=1).sum())
         if broken:
@@ -56,22 +67,6 @@ class _Found:
     def note(self, what: str, broken: int, total: int, unit: str) -> None:
         """Keeps the first that is found: what comes after it follows from it."""
         self.not_finite = self.not_finite or f"{what} are NaN or infinite for {broken} of {total} {unit}"
-
-
-class _Encoder:
-    """Encodes texts; cases that share the arrays of their text are encoded together."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._ids: Array | None = None
-        self._states: Array = np.empty(0)
-
-    def __call__(self, text: Inputs) -> tuple[Array, bool]:
-        """Token states (D, T, H), and whether they are computed just now."""
-        new = text["input_ids"] is not self._ids
-        if new:
-            self._ids, self._states = text["input_ids"], self._engine.run(text)["token_states"]
-        return self._states, new
 
 
 class Judge:
@@ -117,11 +112,11 @@ class Judge:
         self._cases, self._reference, self._tau, self._threshold = cases, reference, tau, threshold
         self._last: GraphName = "unimodal" if architecture.unimodal is not None else "fusion"
         self._right: list[_Right] = []
-        encoder = None if self._last == "unimodal" else _Encoder(reference["plm"])
+        encode = None if self._last == "unimodal" else TextEncoder(reference["plm"])
         for case in cases:
-            states = None if encoder is None or case.plm is None else encoder(case.plm)[0]
-            faces = None if case.swin is None else _face_logits(reference["swin"], case, reference.face_batch)
-            outputs = reference[self._last].run(_last_inputs(case, states, faces))
+            states = None if encode is None or case.plm is None else encode(case.plm)
+            faces = None if case.swin is None else face_logits(reference["swin"], case.swin, reference.face_batch)
+            outputs = reference[self._last].run(last_inputs(case, states, faces))
             self._right.append(_Right(states, faces, outputs["logits"], outputs.get("kept")))
             advance(len(outputs["logits"]))
         self._logits = np.concatenate([right.logits for right in self._right])
@@ -132,16 +127,40 @@ class Judge:
         """Whether all labels are known, so that there is an F1."""
         return None not in self.labels
 
+    def answers(
+        self,
+        graph: GraphName,
+        engine: Engine,
+        face_batch: int | None = HOST_FACE_BATCH,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> Answers:
+        """What an engine of `swin` or `plm` answers, to be judged more than once: alone, and together with others.
+
+        Args:
+            graph: Which of the two.
+            engine: Its engine.
+            face_batch: As for `judge`.
+            advance: As for `judge`.
+
+        Raises:
+            FmmtError: The engine fails.
+        """
+        ask, found = asking(graph, engine, face_batch), []
+        for number, case in enumerate(self._cases):
+            found.append(ask(number, case))
+            advance(len(case.last["vision_mask"]))
+        return Answers(graph, tuple(found))
+
     def judge(
         self,
-        engines: Mapping[GraphName, Engine],
+        engines: Mapping[GraphName, Engine | Answers],
         face_batch: int | None = HOST_FACE_BATCH,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Judgement:
         """Judges engines of some graphs; graphs that are not given answer as the reference did.
 
         Args:
-            engines: One a graph.
+            engines: One a graph, or what it answered (see `answers`).
             face_batch: Faces that go through `swin` together; None leaves it to the engine.
             advance: Told of so many utterances that are answered.
 
@@ -149,22 +168,21 @@ class Judge:
             FmmtError: An engine fails. Answers that are not finite are no error, but are told in the judgement.
         """
         found = _Found(tuple(engines))
-        encoder = _Encoder(engines["plm"]) if "plm" in engines else None
+        texts, faces = (asking(g, engines[g], face_batch) if g in engines else None for g in _FIRST)
         last = engines.get(self._last) or self._reference[self._last]
-        for case, right in zip(self._cases, self._right, strict=True):
-            states, faces = right.token_states, right.face_logits
-            if encoder is not None and case.plm is not None and right.token_states is not None:
-                states, new = encoder(case.plm)
-                if new:
-                    real = case.plm["attention_mask"].astype(bool)
-                    found.add("plm", right.token_states[real], states[real])
-            if "swin" in engines and right.face_logits is not None:
-                faces = _face_logits(engines["swin"], case, face_batch)
-                found.add("swin", right.face_logits, faces)
-            outputs = last.run(_last_inputs(case, states, faces))
+        assert not isinstance(last, Answers)
+        for number, (case, right) in enumerate(zip(self._cases, self._right, strict=True)):
+            states, rows = right.token_states, right.face_logits
+            if texts is not None and case.plm is not None:
+                states = texts(number, case)
+                found.add_states(right.token_states, states, case.plm["attention_mask"])
+            if faces is not None and case.swin is not None:
+                rows = faces(number, case)
+                found.add("swin", right.face_logits, rows)
+            outputs = last.run(last_inputs(case, states, rows))
             found.logits.append(outputs["logits"])
-            if faces is not None:
-                found.face_logits.append(faces)
+            if rows is not None:
+                found.face_logits.append(rows)
             if right.kept is not None:
                 found.kept_changed += int((outputs["kept"] != right.kept).sum())
             advance(len(outputs["logits"]))
@@ -177,7 +195,7 @@ class Judge:
             if len(found) == most:
                 break
             if graph == self._last:
-                found.append(_last_inputs(case, right.token_states, right.face_logits))
+                found.append(last_inputs(case, right.token_states, right.face_logits))
             elif graph == "swin" and case.swin is not None:
                 found.append(dict(case.swin))
             elif graph == "plm" and case.plm is not None:
@@ -268,19 +286,3 @@ def judge_from_bundle(
         threshold=bundle.manifest.threshold,
         advance=advance,
     )
-
-
-def _face_logits(engine: Engine, case: Case, face_batch: int | None) -> Array:
-    assert case.swin is not None
-    return arrays_from_values(engine.start(dict(case.swin), face_batch))["face_logits"]
-
-
-def _last_inputs(case: Case, states: Array | None, faces: Array | None) -> Inputs:
-    """What `fusion` or `unimodal` takes; without faces it takes one that no row refers to."""
-    if states is None:
-        return case.last
-    return {
-        **case.last,
-        "token_states": states,
-        "face_logits": np.zeros((1, 7), np.float32) if faces is None else faces,
-    }

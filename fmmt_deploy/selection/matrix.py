@@ -17,6 +17,7 @@ from fmmt_deploy.engines.load import default_threads, open_engines
 from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine, EngineKind, Engines
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.evaluation.comparison import EQUIVALENCE_RULES, EquivalenceRule
+from fmmt_deploy.selection.answering import Answers
 from fmmt_deploy.selection.judge import Judge
 from fmmt_deploy.selection.judgement import Judgement
 from fmmt_deploy.selection.marks import Contestant, Mark, marks_of
@@ -29,6 +30,8 @@ Part: TypeAlias = Literal["swin", "plm", "fusion", "unimodal", "all"]
 """A graph that is lowered while all others stay in float32, or all of them at once."""
 
 TIMED_CASES = 4
+_TOLD: tuple[GraphName, ...] = ("swin", "plm")
+"""What these answer is kept for judging all graphs at once."""
 Progress: TypeAlias = Callable[[str], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -99,15 +102,17 @@ def judged_matrix(
     """
     graphs = tuple(graph for graph in GRAPHS if graph in bundle.manifest.graphs)
     opened = _Opener(bundle, kind, threads or default_threads(), cache)
+    shared = [p for p in PRECISIONS if all(p in bundle.manifest.graphs[graph] for graph in graphs)]
+    told: dict[tuple[GraphName, Precision], Answers] = {}
     rows: list[Row] = []
     for graph in graphs:
-        here = [_row(bundle, graph, (graph,), p, judge, opened, progress) for p in PRECISIONS]
+        here = [_row(bundle, graph, (graph,), p, judge, opened, told, progress) for p in PRECISIONS]
+        told = {place: answers for place, answers in told.items() if place[1] in shared}
         if timing_seconds is not None:
             here = [_timed(row, graph, judge, opened, timing_seconds) for row in here]
         rows += _marked(here, max_f1_drop)
     if len(graphs) > 1:
-        shared = [p for p in PRECISIONS if all(p in bundle.manifest.graphs[graph] for graph in graphs)]
-        together = [_row(bundle, "all", graphs, p, judge, opened, progress) for p in shared]
+        together = [_row(bundle, "all", graphs, p, judge, opened, told, progress) for p in shared]
         rows += _marked([_added(row, rows) for row in together], max_f1_drop)
     return tuple(rows)
 
@@ -151,8 +156,10 @@ def _row(
     precision: Precision,
     judge: Judge,
     opened: _Opener,
+    told: dict[tuple[GraphName, Precision], Answers],
     progress: Progress,
 ) -> Row:
+    """A row without its mark; what `swin` and `plm` answer is kept in `told`, and not asked again."""
     if any(precision not in bundle.manifest.graphs[graph] for graph in graphs):
         return Row(part, precision, missing=True)
     files = [bundle.graph(graph, precision) for graph in graphs]
@@ -160,9 +167,14 @@ def _row(
     flops = flops_by_precision(product for file in files for product in products_of(file))
     row = Row(part, precision, weight_bytes=size, bytes_share=size / max(1, whole), flops=flops)
     try:
-        with opened(dict.fromkeys(graphs, precision)) as engines, progress(f"{part} {precision}") as advance:
-            asked = {graph: engines[graph] for graph in graphs}
-            judgement = judge.judge(asked, engines.face_batch, advance)
+        asked = [graph for graph in graphs if (graph, precision) not in told]
+        with opened(dict.fromkeys(asked, precision)) as engines, progress(f"{part} {precision}") as advance:
+            for graph in asked:
+                if graph in _TOLD:
+                    told[graph, precision] = judge.answers(graph, engines[graph], engines.face_batch, advance)
+            answering = {graph: told.get((graph, precision)) or engines[graph] for graph in graphs}
+            steps = (lambda _: None) if graphs[-1] in _TOLD else advance
+            judgement = judge.judge(answering, advance=steps)
     except FmmtError as error:
         return replace(row, note=error.what)
     if part == "swin" and "swin" not in judgement.outputs_sqnr_db:

@@ -143,6 +143,14 @@ def test_a_graph_alone_costs_only_itself(tiny_bundle: Bundles, data: DataSet, re
     assert first.count("plm") < first.count("fusion")  # a text of many utterances is encoded once
 
 
+def test_answers_stand_for_the_engine(judge: Judge, reference: Engines) -> None:
+    engines = faulty(reference, swin=shaken, plm=half_precision, fusion=half_precision)
+    told = {graph: judge.answers(graph, engines[graph]) for graph in ("swin", "plm")}  # type: ignore[arg-type]
+    for graph in ("swin", "plm"):
+        assert judge.judge({graph: told[graph]}) == judge.judge({graph: engines[graph]})  # type: ignore[dict-item, index]
+    assert judge.judge({**engines, **told}) == judge.judge(engines)  # type: ignore[dict-item]
+
+
 def test_equal_engines(judge: Judge, reference: Engines) -> None:
     judgement = judge.judge({"swin": reference["swin"], "plm": reference["plm"], "fusion": reference["fusion"]})
     assert judgement.sqnr_db == judgement.outputs_sqnr_db["swin"] == judgement.outputs_sqnr_db["plm"] == np.inf
