@@ -134,6 +134,8 @@ def test_whole_graphs(tmp_path: Path, around: Any, operands: Any) -> None:
     assert np.abs(found - expected).mean() < 2e-3
 
 
-def test_a_type_that_it_does_not_have() -> None:
+def test_what_it_does_not_have() -> None:
+    with pytest.raises(RuntimeError, match="only quantising that saturates"):
+        OPERATORS["QuantizeLinear"]({"saturate": 0}, torch.ones(1), torch.ones(()))
     with pytest.raises(KeyError):
         OPERATORS["Cast"]({"to": TensorProto.FLOAT8E4M3FN}, torch.ones(1))

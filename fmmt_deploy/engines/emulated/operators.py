@@ -105,11 +105,13 @@ def _quantize(attributes: Attributes, x: Tensor, scale: Tensor, zero: Tensor | N
 
     E4M3 keeps what is not a number; of integers ONNX does not say.
     """
+    if not attributes.get("saturate", 1):
+        raise RuntimeError("only quantising that saturates is known")
     kind = torch.uint8 if zero is None else zero.dtype
     quotient = x / _along(scale, x, attributes)
     if kind == torch.float8_e4m3fn:
         largest = torch.finfo(kind).max
-        return (quotient.clamp_(-largest, largest) if attributes.get("saturate", 1) else quotient).to(kind)
+        return quotient.clamp_(-largest, largest).to(kind)  # PyTorch's own conversion saturates in some versions only
     whole = quotient.nan_to_num_(0.0, float("inf"), float("-inf")).round_()
     if zero is not None:
         whole += _along(zero, x, attributes)
