@@ -66,7 +66,7 @@ def edited(path: str, value: object) -> str:
         ("emotions", ["joy"] * 7, "emotions should be 7 different names"),
         ("emotions", [5], r"emotions\[0\] should be text"),
         ("created", "yesterday", "created should be an ISO 8601 time"),
-        ("graphs/swin/fp8", "a.onnx", "graphs.swin should be one of 'fp32'"),
+        ("graphs/swin/fp4", "a.onnx", "graphs.swin should be one of 'fp32'"),
         ("graphs/swin", {}, "graphs.swin should be a file"),
         ("graphs/plm", ..., "graphs should be exactly swin, plm, fusion"),
         ("graphs/swin/fp32", "z.onnx", "graphs.swin.fp32 should be a file listed"),
