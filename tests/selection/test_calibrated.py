@@ -68,3 +68,9 @@ def test_a_damaged_receipt_is_told(bundle: Bundle, data: DataSet, text: str) -> 
     (bundle.path / "receipts" / "calibration-swin.json").write_text(text)
     (warning,) = overlap_warnings(bundle, data)
     assert warning.startswith("calibration-swin.json can't be read")
+
+
+def test_what_several_dialogues_have_in_common_is_no_evidence(bundle: Bundle, data: DataSet) -> None:
+    receipt(bundle, "swin-int8", dataset(data.dialogues[:1]))
+    twice = dataset([data.dialogues[0], replace(data.dialogues[0], id="again")])
+    assert overlap_warnings(bundle, twice) == ()

@@ -18,7 +18,7 @@ from fmmt_deploy.selection import cases as cases_module
 from fmmt_deploy.selection.cases import DataCases
 from fmmt_deploy.selection.judge import Judge, judge_from_bundle
 from fmmt_deploy.types import DataSet, GraphName, Utterance
-from tests.parity.faults import Fault, FaultyEngine, Outputs, flipped_mask, half_precision, one_nan, turned
+from tests.parity.faults import Fault, FaultyEngine, Outputs, all_nan, flipped_mask, half_precision, one_nan, turned
 from tests.pipeline.conversations import conversations, dataset, rows
 
 Bundles = Callable[[str], Bundle]
@@ -176,6 +176,11 @@ def test_nan_is_told_and_harmful(judge: Judge, reference: Engines, graph: str, w
     assert graph != "fusion" or np.isnan(judgement.sqnr_db)
     (problem,) = judgement.problems(ANYTHING)
     assert problem == judgement.not_finite
+
+
+def test_nan_decides_nothing(judge: Judge, reference: Engines) -> None:
+    judgement = judge.judge(faulty(reference, fusion=all_nan))
+    assert (len(judgement.changed), judgement.ties, judgement.agreement) == (judgement.utterances, 0, 0)
 
 
 def test_turned_decisions_are_harmful(tiny_bundle: Bundles, data: DataSet, reference: Engines) -> None:
