@@ -6,7 +6,8 @@ answers that depend on the face, the voice and the words, and are mostly sure an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
@@ -110,6 +111,22 @@ def _teach(model: FusionModel | UnimodalModel, inputs: tuple[Tensor, ...], label
     with torch.no_grad():
         (features,) = _inputs_of(model.classifier, partial(model, *inputs))
     _fit(model.classifier, features, labels)
+    with _one_thread():
+        _train(model, inputs, labels)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps this small take longer with more, many times longer where other programs want the cores as well."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(model: FusionModel | UnimodalModel, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     order = torch.Generator().manual_seed(0)
     for epoch in range(EPOCHS):
