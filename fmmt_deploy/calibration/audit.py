@@ -14,6 +14,7 @@ import onnx
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.calibration.calibrator import Calibrated
 from fmmt_deploy.calibration.choosing import FLOAT16_LARGEST
+from fmmt_deploy.calibration.collecting import GraphStatistics
 from fmmt_deploy.calibration.coverage import Coverage
 from fmmt_deploy.calibration.decisions import GraphView
 from fmmt_deploy.calibration.draft import Draft
@@ -152,7 +153,7 @@ def _tensor(calibrated: Calibrated, name: str, products: tuple[str, ...], settin
     )
 
 
-def check_float16(calibrated: Calibrated, draft: Draft) -> None:
+def check_float16(statistics: GraphStatistics, draft: Draft) -> None:
     """Refuses a graph of whose tensors one would overflow float16, where float16 is around.
 
     Raises:
@@ -160,12 +161,12 @@ def check_float16(calibrated: Calibrated, draft: Draft) -> None:
     """
     if draft.around != "fp16":
         return
-    for name, largest in calibrated.statistics.largest.items():
+    for name, largest in statistics.largest.items():
         if largest > FLOAT16_LARGEST and "fp16" in (draft.held or {}).get(name, ()):
             raise PrecisionError(
                 f"{draft.graph} in {draft.precision} overflows: {name} reaches {largest:.6g}.",
                 why="Seen in the float32 graph on the calibration data; float16 ends at 65504.",
-                fix="Use int8-fp32, or keep the graph in float32 or bf16.",
+                fix="Use int8-fp32, or leave the graph in float32 or bf16.",
                 tensor=name,
             )
 
@@ -175,9 +176,7 @@ def receipt_file(graph: GraphName, precision: Precision) -> str:
     return f"receipts/calibration-{graph}-{precision}.json"
 
 
-def receipt(
-    audit: GraphAudit, coverage: Coverage, settings: CalibrationSettings, sqnr: Mapping[str, float]
-) -> str:
+def receipt(audit: GraphAudit, coverage: Coverage, settings: CalibrationSettings, sqnr: Mapping[str, float]) -> str:
     """What a bundle keeps of a calibration, as JSON.
 
     Args:

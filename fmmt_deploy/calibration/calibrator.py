@@ -98,11 +98,15 @@ class Calibrator:
         for path in self._saved:
             path.unlink(missing_ok=True)
 
-    def _calibrated(self, graph: GraphName, operands: EightBits) -> Calibrated:
+    def statistics(self, graph: GraphName) -> GraphStatistics:
+        """What was seen of one graph, not smoothed; errors as of `calibrated`."""
         if self._statistics is None:
             self._status("collecting what products read, on float32 graphs")
             self._statistics = self._collected("all", {name: {} for name in self._graphs})
-        statistics, settings = self._statistics[graph], self._settings
+        return self._statistics[graph]
+
+    def _calibrated(self, graph: GraphName, operands: EightBits) -> Calibrated:
+        statistics, settings = self.statistics(graph), self._settings
         weights = draft_from_onnx(graph, self._bundle.graph(graph)).weights
         self._status(f"{graph} {operands}: choosing scales")
         choices = tried_choices(statistics, weights, settings, operands)

@@ -12,7 +12,7 @@ from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.audit import GraphAudit, audit_of, check_float16
-from fmmt_deploy.calibration.calibrator import Calibrated, Calibrator
+from fmmt_deploy.calibration.calibrator import Calibrator
 from fmmt_deploy.calibration.decisions import GraphView
 from fmmt_deploy.calibration.draft import Draft
 from fmmt_deploy.calibration.formats import EIGHT_BITS
@@ -27,20 +27,22 @@ __all__ = ["Planned", "check_calibratable", "plan_calibrated", "products_kept_ba
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A graph that is about to be written."""
+    """A graph that is about to be written; the audit of its calibration, if it has 8-bit products."""
 
     draft: Draft
-    calibrated: Calibrated
-    audit: GraphAudit
+    audit: GraphAudit | None
 
 
-def check_calibratable(bundle: Bundle, precisions: Precisions, force: bool) -> dict[GraphName, Precision]:
+def check_calibratable(
+    bundle: Bundle, precisions: Precisions, force: bool, others: bool = False
+) -> dict[GraphName, Precision]:
     """Which graphs are to get 8-bit products, checked before any work is done.
 
     Args:
         bundle: The bundle.
         precisions: What is asked for; float32 asks for nothing.
         force: Whether graphs that are there may be replaced.
+        others: Whether precisions that need no calibration are made, too.
 
     Raises:
         UsageError: Nothing is asked for, or what needs no calibration, or what is there already.
@@ -52,7 +54,7 @@ def check_calibratable(bundle: Bundle, precisions: Precisions, force: bool) -> d
             fix=f"Ask for {', '.join(EIGHT_BITS)}, for example --precision swin=int8,plm=int8.",
         )
     for graph, precision in wanted.items():
-        if precision not in EIGHT_BITS:
+        if precision not in EIGHT_BITS and not others:
             raise UsageError(
                 f"{graph} in {precision} needs no calibration.",
                 fix=f"Use `fmmt cast --precision {graph}={precision}`; here ask for {', '.join(EIGHT_BITS)}.",
@@ -101,19 +103,33 @@ def plan_calibrated(
 
     Args:
         bundle: The bundle.
-        wanted: See `check_calibratable`.
+        wanted: No float32; see `check_calibratable`.
         calibrator: Of its graphs.
         settings: The calibrator's.
-        keep: For graphs, patterns of products that are kept out of 8 bits.
+        keep: For graphs, patterns of what is kept back; see `draft_in`.
 
     Raises:
         DataError, PrecisionError: See `Calibrator.calibrated`, `draft_in` and `check_float16`.
     """
-    planned = []
-    for graph, precision in wanted.items():
-        calibrated, patterns = calibrator.calibrated(graph, precision), keep.get(graph, ())
-        draft = draft_in(graph, bundle.graph(graph), precision, patterns, calibrated.calibration)
-        check_float16(calibrated, draft)
-        original = onnx.load(bundle.graph(graph), load_external_data=False)
-        planned.append(Planned(draft, calibrated, audit_of(calibrated, precision, settings, original, patterns)))
-    return tuple(planned)
+    return tuple(_planned(bundle, g, p, calibrator, settings, keep.get(g, ())) for g, p in wanted.items())
+
+
+def _planned(
+    bundle: Bundle,
+    graph: GraphName,
+    precision: Precision,
+    calibrator: Calibrator,
+    settings: CalibrationSettings,
+    keep: Sequence[str],
+) -> Planned:
+    path, audit, calibration = bundle.graph(graph), None, None
+    if precision in EIGHT_BITS:
+        calibrated = calibrator.calibrated(graph, precision)
+        calibration = calibrated.calibration
+        audit = audit_of(calibrated, precision, settings, onnx.load(path, load_external_data=False), keep)
+    draft = draft_in(graph, path, precision, keep, calibration)
+    for pattern in keep:
+        if not any(fnmatchcase(decision.node, pattern) for decision in draft.decisions):
+            raise UsageError(f"{pattern!r} fits no node of {graph}.", fix="Correct the pattern, or leave it out.")
+    check_float16(calibrator.statistics(graph), draft)
+    return Planned(draft, audit)

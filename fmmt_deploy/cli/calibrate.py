@@ -122,26 +122,22 @@ def calibrate(
     Example: fmmt calibrate -b my-bundle --precision swin=int8,plm=int8 --data meld-data --split val
     """
     from fmmt_deploy.bundle.store import check_replaceable
-    from fmmt_deploy.calibration.planning import check_calibratable, plan_calibrated, products_kept_back
-    from fmmt_deploy.calibration.settings import DIALOGUES, CalibrationSettings
-    from fmmt_deploy.calibration.thresholds import PERCENTILE, check_percentile
-    from fmmt_deploy.cli.calibrating import Source, Sqnr, document, graphs_from_option, parts, write_planned
+    from fmmt_deploy.calibration.planning import plan_calibrated
+    from fmmt_deploy.cli.calibrate_auto import Auto
+    from fmmt_deploy.cli.calibrate_options import Options
+    from fmmt_deploy.cli.calibrating import Source, document, parts, write_planned
     from fmmt_deploy.cli.sessions import Session
 
+    options = Options(precision, recipe, tuple(keep_back or ()), method, percentile, smooth, dialogues, seed)
+    options.check(auto, device=device, max_f1_drop=max_f1_drop, judge_split=judge_split, write_recipe=write_recipe)
     shown = Output("calibrate", as_json, quiet)
-    settings = CalibrationSettings(
-        method or "best",
-        PERCENTILE if percentile is None else percentile,
-        graphs_from_option("plm" if smooth is None else smooth),
-        dialogues or DIALOGUES,
-        seed or 0,
-    )
-    check_percentile(settings.percentile)
-    session = Session(shown, bundle, threads, precision=precision or "int8")
+    session = Session(shown, bundle, threads)
     if out is not None:
         check_replaceable(out, force)
-    wanted = check_calibratable(session.bundle, session.precisions, force=force or out is not None or dry_run)
-    keep = products_kept_back(session.bundle, list(wanted), keep_back or ())
+    may_replace = force or out is not None or dry_run
+    settings = options.settings(session.architecture)
+    searching = Auto(session, shown, device or "gpu", max_f1_drop, write_recipe, may_replace, force) if auto else None
+    wanted, keep = ({}, {}) if auto else options.wanted(session.bundle, may_replace)
     source = Source.opened(
         session,
         shown,
@@ -153,17 +149,21 @@ def calibrate(
         leave_out_test=leave_out_test,
         allow_small=allow_small,
     )
+    if searching is not None:
+        wanted, keep = searching.run(source, data, split, judge_split, faces_dir)
     calibrator = source.calibrator(list(wanted))
     planned = plan_calibrated(session.bundle, wanted, calibrator, settings, keep)
-    path = session.bundle.path if out is None else out
-    sqnr: Sqnr = {}
-    if not dry_run:
-        written, sqnr = write_planned(
-            session, source, planned, out=out, force=force, least_db=min_sqnr, status=shown.status
-        )
+    path, sqnr = session.bundle.path if out is None else out, None
+    if planned and not dry_run:
+        status = shown.status
+        written, sqnr = write_planned(session, source, planned, out=out, force=force, least_db=min_sqnr, status=status)
         path = written.path
+    if not dry_run:
         calibrator.finish()
-    title = f"{'would write' if dry_run else 'wrote'} {path}"
+    title = f"{'would write' if dry_run else 'wrote'} {path}" if planned else "nothing to write"
+    found, shown_first = (None, []) if searching is None else searching.results(source, dry_run)
     shown.result(
-        {"dry_run": dry_run, "path": path, **document(planned, source, sqnr)}, *parts(planned, source, sqnr, title)
+        {"dry_run": dry_run, "path": path, "auto": found, **document(planned, source, sqnr or {})},
+        *shown_first,
+        *parts(planned, source, sqnr or {}, title),
     )

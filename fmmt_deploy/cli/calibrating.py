@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import Precision
@@ -21,12 +22,11 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 from fmmt_deploy.cli.sessions import Session
 from fmmt_deploy.engines.emulated.load import engine_from_onnx
 from fmmt_deploy.engines.protocol import Engines
-from fmmt_deploy.errors import UsageError
 from fmmt_deploy.parity.run import cases_from_dataset
 from fmmt_deploy.pipeline.noise import no_noise
-from fmmt_deploy.types import GRAPHS, GraphName
+from fmmt_deploy.types import GraphName
 
-__all__ = ["Source", "Sqnr", "document", "graphs_from_option", "parts", "write_planned"]
+__all__ = ["Source", "document", "parts", "write_planned"]
 
 Sqnr = Mapping[GraphName, Mapping[str, float]]
 
@@ -102,19 +102,6 @@ class Source:
         )
 
 
-def graphs_from_option(text: str) -> tuple[GraphName, ...]:
-    """Reads `none` or graphs between commas.
-
-    Raises:
-        UsageError: There is no such graph.
-    """
-    names = [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in GRAPHS:
-            raise UsageError(f"--smooth {text}: there is no graph {name!r}.", fix=f"Graphs are {', '.join(GRAPHS)}.")
-    return tuple(graph for graph in GRAPHS if graph in names)
-
-
 def write_planned(
     session: Session,
     source: Source,
@@ -147,6 +134,7 @@ def write_planned(
                 p.audit, source.data.coverage, source.settings, sqnr[p.draft.graph]
             )
             for p in planned
+            if p.audit is not None
         }
 
     drafts = [each.draft for each in planned]
@@ -174,7 +162,10 @@ def document(planned: Iterable[Planned], source: Source, sqnr: Sqnr) -> dict[str
 def parts(planned: Sequence[Planned], source: Source, sqnr: Sqnr, title: str) -> list[Table | str]:
     """What was done, for people."""
     found: list[Table | str] = [_coverage(source.data.coverage), _summary(planned, sqnr, title), _tensors(planned)]
-    warnings = [*source.data.coverage.warnings, *(text for each in planned for text in each.audit.warnings)]
+    warnings = [
+        *source.data.coverage.warnings,
+        *(text for each in planned for text in (each.audit.warnings if each.audit else ())),
+    ]
     return [*found, *(f"warning: {text}" for text in warnings)]
 
 
@@ -197,43 +188,35 @@ def _coverage(coverage: Coverage) -> Table:
 def _summary(planned: Iterable[Planned], sqnr: Sqnr, title: str) -> Table:
     rows = []
     for each in planned:
-        shares = flops_share(products_of(each.draft.model))
-        own = ", ".join(f"{db:.1f}" for db in sqnr.get(each.draft.graph, {}).values()) or "–"
-        smoothed = sum(tensor.alpha is not None for tensor in each.audit.tensors)
-        rows.append(
-            (
-                each.draft.graph,
-                each.draft.precision,
-                f"{shares.get(each.draft.precision, 0):.2%}",
-                readable_bytes(constant_bytes(each.draft.model)),
-                len(each.audit.tensors),
-                smoothed,
-                len(each.audit.kept_out),
-                len(each.audit.wide),
-                own,
-            )
-        )
+        draft, audit = each.draft, each.audit
+        share = flops_share(products_of(draft.model)).get(draft.precision, 0)
+        own = ", ".join(f"{db:.1f}" for db in sqnr.get(draft.graph, {}).values()) or "–"
+        counts: tuple[object, ...] = ("–",) * 4
+        if audit is not None:
+            smoothed = sum(tensor.alpha is not None for tensor in audit.tensors)
+            counts = (len(audit.tensors), smoothed, len(audit.kept_out), len(audit.wide))
+        weights = readable_bytes(constant_bytes(draft.model))
+        rows.append((draft.graph, draft.precision, f"{share:.2%}", weights, *counts, own))
     heads = ("graph", "precision", "of its FLOPs", "weights", "tensors", "smoothed", "kept out", "wide", "own dB")
     return Table(title, heads, rows)
 
 
 def _tensors(planned: Iterable[Planned]) -> Table:
-    rows = []
-    for each in planned:
-        worst = sorted(each.audit.tensors, key=lambda tensor: tensor.sqnr_db or float("inf"))[:_SHOWN]
-        rows += [
-            (
-                each.draft.graph,
-                tensor.tensor,
-                tensor.method,
-                f"{tensor.largest:.4g}",
-                f"{tensor.threshold:.4g}",
-                f"{tensor.saturated:.3%}",
-                "–" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
-                "–" if tensor.seeds is None else f"{tensor.seeds:.1%}",
-                tensor.verdict,
-            )
-            for tensor in worst
-        ]
+    rows = [
+        (
+            audit.graph,
+            tensor.tensor,
+            tensor.method,
+            f"{tensor.largest:.4g}",
+            f"{tensor.threshold:.4g}",
+            f"{tensor.saturated:.3%}",
+            "–" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
+            "–" if tensor.seeds is None else f"{tensor.seeds:.1%}",
+            tensor.verdict,
+        )
+        for audit in (each.audit for each in planned)
+        if audit is not None
+        for tensor in sorted(audit.tensors, key=lambda tensor: tensor.sqnr_db or inf)[:_SHOWN]
+    ]
     heads = ("graph", "tensor", "method", "largest", "threshold", "saturated", "dB", "seeds ±", "verdict")
     return Table("The tensors that 8 bits suit least", heads, rows)
