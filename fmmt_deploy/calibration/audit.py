@@ -89,14 +89,14 @@ class GraphAudit:
         """What should be looked at, in words."""
         found = []
         for what, names in (
-            ("saturate", [t.tensor for t in self.tensors if t.verdict == "SATURATES"]),
-            ("have a threshold that is off", [t.tensor for t in self.tensors if t.verdict in ("OFF", "TOO WIDE")]),
-            ("would have quite another threshold on other dialogues", self._of("UNSTABLE")),
-            ("were seen in too few batches to tell how stable they are", self._of("too few cases")),
+            ("saturating", [t.tensor for t in self.tensors if t.verdict == "SATURATES"]),
+            ("with a threshold that is off", [t.tensor for t in self.tensors if t.verdict in ("OFF", "TOO WIDE")]),
+            ("unstable, other dialogues would give quite another threshold", self._of("UNSTABLE")),
+            ("seen in too few batches to tell how stable", self._of("too few cases")),
         ):
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                found.append(f"{self.graph} {self.precision}: {names[0]}{more} {what}")
+                found.append(f"{self.graph} {self.precision}: {what}: {names[0]}{more}")
         return tuple(found)
 
     def _of(self, stable: str) -> list[str]:

@@ -51,7 +51,7 @@ class Calibrator:
 
     Args:
         bundle: Whose float32 graphs.
-        graphs: Those that will be asked for.
+        graphs: Those that will be asked for, in one pass.
         cases: Gives the data's batches without so many first ones; see `observe_graphs`.
         data: What identifies the data, for taking up an interrupted calibration.
         settings: How to calibrate.
@@ -70,7 +70,7 @@ class Calibrator:
         *,
         status: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._bundle, self._graphs, self._cases, self._data = bundle, tuple(graphs), cases, data
+        self._bundle, self.graphs, self._cases, self._data = bundle, tuple(graphs), cases, data
         self._settings, self._threads, self._status = settings, threads, status
         self._statistics: Mapping[GraphName, GraphStatistics] | None = None
         self._known: dict[tuple[GraphName, EightBits], Calibrated] = {}
@@ -102,7 +102,7 @@ class Calibrator:
         """What was seen of one graph, not smoothed; errors as of `calibrated`."""
         if self._statistics is None:
             self._status("collecting what products read, on float32 graphs")
-            self._statistics = self._collected("all", {name: {} for name in self._graphs})
+            self._statistics = self._collected("all", {name: {} for name in self.graphs})
         return self._statistics[graph]
 
     def _calibrated(self, graph: GraphName, operands: EightBits) -> Calibrated:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fmmt_deploy.calibration.observing import Inputs
 from fmmt_deploy.calibration.sites import Site
 from fmmt_deploy.calibration.statistics import ColumnExtremes, TensorStatistics
+from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ __all__ = ["GraphStatistics"]
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
+
+_COMPUTED = ("token_states", "face_logits")
+"""Inputs that other graphs make."""
 
 
 class GraphStatistics:
@@ -33,7 +37,11 @@ class GraphStatistics:
     """
 
     def __init__(
-        self, graph: GraphName, sites: Iterable[Site], seed: int = 0, smoothing: Mapping[str, Floats] | None = None
+        self,
+        graph: GraphName,
+        sites: Iterable[Site],
+        seed: int = 0,
+        smoothing: Mapping[str, Floats] | None = None,
     ) -> None:
         self.graph, self.sites, self.smoothing = graph, tuple(sites), smoothing or {}
         self.inputs = {site.input: TensorStatistics(site.input, site.rows, seed) for site in self.sites}
@@ -43,7 +51,19 @@ class GraphStatistics:
         self._real: NDArray[np.bool_] | None = None
 
     def begin(self, inputs: Inputs) -> None:
-        """Takes note of which rows are real: a padded token's are computed, but no answer depends on them."""
+        """Takes note of which rows are real: a padded token's are computed, but no answer depends on them.
+
+        Raises:
+            DataError: The data themselves are not finite.
+        """
+        for name, array in inputs.items():
+            if array.dtype.kind == "f" and name not in _COMPUTED and not np.isfinite(array).all():
+                raise DataError(
+                    f"The input {name} of {self.graph} has values that are not finite, in batch {self.cases}.",
+                    why="No range can be told from NaN or infinity.",
+                    fix="Repair the data, or calibrate on others.",
+                    tensor=name,
+                )
         mask = inputs.get("attention_mask")
         self._real = None if mask is None else np.asarray(mask, bool).reshape(-1)
         self.cases += 1

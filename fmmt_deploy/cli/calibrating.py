@@ -46,6 +46,7 @@ class Source:
 
     def __init__(self, session: Session, shown: Output, settings: CalibrationSettings, data: CalibrationData) -> None:
         self._session, self._shown, self.settings, self.data = session, shown, settings, data
+        self._calibrator: Calibrator | None = None
         self._pipeline = session.pipeline(Engines("emulated", {}))  # it prepares inputs, and runs nothing
 
     @classmethod
@@ -95,11 +96,19 @@ class Source:
                 advance(len(case.last["vision_mask"]))
 
     def calibrator(self, graphs: Sequence[GraphName]) -> Calibrator:
-        """Of some graphs, on these data."""
+        """Of some graphs, on these data; the one there is already, if it has them."""
         session = self._session
-        return Calibrator(
-            session.bundle, graphs, self.cases, self.digest, self.settings, session.threads, status=self._shown.status
-        )
+        if self._calibrator is None or not set(graphs) <= set(self._calibrator.graphs):
+            self._calibrator = Calibrator(
+                session.bundle,
+                graphs,
+                self.cases,
+                self.digest,
+                self.settings,
+                session.threads,
+                status=self._shown.status,
+            )
+        return self._calibrator
 
 
 def write_planned(
