@@ -11,9 +11,6 @@ from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.data.content import (
     UtteranceContent,
     content_of,
-    digests_from_text,
-    distinctive,
-    sharing,
     text_from_digests,
 )
 from fmmt_deploy.data.text import DialogueTokenizer, text_windows
@@ -28,7 +25,6 @@ __all__ = [
     "Spread",
     "coverage_of",
     "is_small",
-    "overlap",
 ]
 
 FEWEST_DIALOGUES = 8
@@ -175,18 +171,6 @@ def coverage_of(
         digests=text_from_digests(digest for content in contents for digest in content.digests),
         warnings=warnings,
     )
-
-
-def overlap(coverage: Coverage, dataset: DataSet) -> tuple[str, ...]:
-    """Return the utterances of a data set that were calibrated on, by what they hold.
-
-    Raises:
-        DataError: A face's file can't be read.
-        ValueError: The coverage's digests are damaged.
-    """
-    contents = content_of(dataset)
-    known = digests_from_text(coverage.digests) & distinctive(contents)
-    return tuple(content.utterance for content in sharing(contents, known))
 
 
 def _tokens(dataset: DataSet, architecture: Architecture, tokenizer: DialogueTokenizer | None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 
@@ -84,8 +85,8 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """What identifies the data: of what its utterances hold."""
-        return self.data.coverage.digests
+        """What identifies the data and their order: of what its utterances hold, and their ids."""
+        return sha256("\n".join([self.data.coverage.digests, *self.data.dataset.order]).encode()).hexdigest()
 
     def cases(self, first: int = 0) -> Iterator[CaseInputs]:
         """The data's batches but so many, with a progress bar."""

@@ -70,12 +70,16 @@ def evaluate(
     from fmmt_deploy.evaluation.evaluation import evaluate as score
     from fmmt_deploy.evaluation.evaluation import over_seeds
     from fmmt_deploy.parity.tolerances import coarsest
+    from fmmt_deploy.selection.calibrated import overlap_warnings
 
     if seeds > 1 and noise != "gumbel":
         raise UsageError(f"--seeds {seeds} needs noise that depends on a seed.", fix="Add --noise gumbel.")
     shown = Output("eval", as_json, quiet)
     session = Session(shown, bundle, threads, batch_size, precision, cache)
     dataset = session.dataset(data, split, faces_dir, limit)
+    warnings = overlap_warnings(session.bundle, dataset, session.precisions)
+    for warning in warnings:
+        shown.status(f"warning: {warning}")
     known = {u.id: u.label for dialogue in dataset.dialogues for u in dialogue.utterances}
     labels = [known[utterance] for utterance in dataset.order]
     evaluations, comparisons = [], []
@@ -96,6 +100,7 @@ def evaluate(
         "engine": engine,
         "precisions": session.precisions,
         "data": dataset.source,
+        "warnings": warnings,
         "noise": noise,
         "seeds": list(range(seed, seed + seeds)),
         "evaluations": [evaluation.to_json() for evaluation in evaluations],
@@ -104,7 +109,8 @@ def evaluate(
         "comparisons": [comparison.to_json() for comparison in comparisons],
     }
     parts = _spread_parts(spread) if spread is not None else _score_parts(evaluations[0], engine)
-    shown.result(document, *parts, *_comparison_parts(comparisons, engine, reference or ""))
+    notes = [f"warning: {warning}" for warning in warnings]
+    shown.result(document, *parts, *_comparison_parts(comparisons, engine, reference or ""), *notes)
     for comparison in comparisons:
         comparison.raise_unless_equivalent()
 

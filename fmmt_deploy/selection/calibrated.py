@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.content import content_of, digests_from_text, distinctive, sharing
 from fmmt_deploy.types import DataSet
@@ -16,17 +17,21 @@ RECEIPTS = "receipts/calibration-*.json"
 """What `fmmt calibrate` leaves in a bundle; somewhere in each, `digests` say what it was calibrated on."""
 
 
-def overlap_warnings(bundle: Bundle, dataset: DataSet) -> tuple[str, ...]:
+def overlap_warnings(bundle: Bundle, dataset: DataSet, precisions: Precisions | None = None) -> tuple[str, ...]:
     """Finds utterances that a bundle was calibrated on, by what they hold; a warning for each receipt that has some.
 
     Args:
         bundle: Its receipts are read.
         dataset: What it is going to be judged on.
+        precisions: Of the graphs that are judged; default all that the bundle has.
 
     Raises:
         DataError: A face's file can't be read.
     """
     receipts = sorted(bundle.path.glob(RECEIPTS))
+    if precisions is not None:
+        used = {f"{graph}-{precision}" for graph, precision in precisions.items()}
+        receipts = [path for path in receipts if _name(path) in used]
     if not receipts:
         return ()
     contents = content_of(dataset)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmmt_deploy.calibration.coverage import Bin, Coverage, Reading, coverage_of, overlap
+from fmmt_deploy.calibration.coverage import Bin, Coverage, Reading, coverage_of
 from fmmt_deploy.data.content import text_from_digests
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json
 from fmmt_deploy.types import EMOTIONS, DataSet
@@ -140,20 +140,3 @@ def test_how_it_was_read_is_reported(talk: Talk) -> None:
     found = audited(talk.train, Reading("val", 3, 2, ()))
     assert any(warning.startswith("no test split found to compare with") for warning in found.warnings)
     assert any(warning.startswith("2 dialogues are in a test split") for warning in found.warnings)
-
-
-def test_evaluating_on_what_was_calibrated_on_is_seen(talk: Talk, tmp_path: Path) -> None:
-    found = audited(talk.train)
-    assert overlap(found, talk.test) == ()
-    assert overlap(found, talk.train) == talk.train.order
-    again = of_dialogues((*talk.test.dialogues, *renamed(talk.train.dialogues[3:4], tmp_path)))
-    assert overlap(found, again) == tuple(u.id for u in again.dialogues[-1].utterances)
-
-
-def test_what_several_evaluated_dialogues_have_does_not_count(talk: Talk) -> None:
-    first = talk.train.dialogues[4]
-    mute = tuple(replace(u, audio_length=0, vision_length=0, faces=()) for u in first.utterances)
-    once = of_dialogues((replace(first, utterances=mute),))
-    twice = of_dialogues((*once.dialogues, replace(once.dialogues[0], id="again")))
-    assert overlap(audited(talk.train), once) == once.order
-    assert overlap(audited(talk.train), twice) == ()

@@ -82,7 +82,13 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 GRAPH = st.sampled_from(GRAPHS)
 TRIED = st.builds(
-    Tried, TEXTS, NUMBERS, st.none() | NUMBERS, st.none() | NUMBERS, st.none() | NUMBERS, st.lists(TEXTS, max_size=3).map(tuple)
+    Tried,
+    TEXTS,
+    NUMBERS,
+    st.none() | NUMBERS,
+    st.none() | NUMBERS,
+    st.none() | NUMBERS,
+    st.lists(TEXTS, max_size=3).map(tuple),
 )
 EVIDENCE = st.builds(
     Evidence,
