@@ -37,6 +37,7 @@ class Contestant:
         sqnr_db: Of the logits, against float32; infinite if they are equal.
         weight_bytes: Of its graph.
         speed: How many times as fast as float32 it was measured here; None if nobody measured.
+        outputs_db: SQNRs of what its graphs themselves answer, where those are not the logits; the same ones for all.
     """
 
     precision: Precision
@@ -44,6 +45,7 @@ class Contestant:
     sqnr_db: float
     weight_bytes: int
     speed: Ratio | None
+    outputs_db: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,17 @@ def marks_of(contestants: Sequence[Contestant], float32_bytes: int) -> tuple[Mar
 def dominates(one: Contestant, other: Contestant) -> bool:
     """Whether the first is nowhere worse than the second, and somewhere better; what is close is equal.
 
+    Accuracy is that of the logits, and of a graph's own output: a single face more or less behind the gate moves the
+    logits by more than all rounding, and to be lucky there is not to be more accurate.
+
     The cost is the time where both were measured, and bytes of weights where neither was; otherwise the two can't be
     compared. Nor can `int8-fp32`, which is for CPUs, with what is for GPUs, unless both were measured.
     """
     costs = _costs(one, other)
     if costs is None:
         return False
-    finer = _more(one.sqnr_db, other.sqnr_db, _SAME_DB)
-    coarser = _more(other.sqnr_db, one.sqnr_db, _SAME_DB)
+    pairs = _accuracies(one, other)
+    finer, coarser = (any(_more(*pair, _SAME_DB) for pair in side) for side in (pairs, [p[::-1] for p in pairs]))
     cheaper, dearer = (a < b * (1 - _SAME_COST) for a, b in (costs, costs[::-1]))
     return not coarser and not dearer and (finer or cheaper)
 
@@ -116,6 +121,10 @@ def _more(one: float, other: float, same: float) -> bool:
     return one != other and one - other > same
 
 
+def _accuracies(one: Contestant, other: Contestant) -> list[tuple[float, float]]:
+    return [(one.sqnr_db, other.sqnr_db), *zip(one.outputs_db, other.outputs_db, strict=True)]
+
+
 def _costs(one: Contestant, other: Contestant) -> tuple[float, float] | None:
     if one.speed is not None and other.speed is not None:
         return 1 / one.speed.median, 1 / other.speed.median
@@ -127,7 +136,9 @@ def _costs(one: Contestant, other: Contestant) -> tuple[float, float] | None:
 
 def _comparison(best: Contestant, contestant: Contestant) -> str:
     """Why the first dominates the second."""
-    accuracy = f"{best.sqnr_db:.1f} dB beside {contestant.sqnr_db:.1f} dB"
+    pairs = _accuracies(best, contestant)
+    place = next((i for i, pair in enumerate(pairs) if _more(*pair, _SAME_DB)), 0)
+    accuracy = "{:.1f} dB beside {:.1f} dB".format(*pairs[place]) + (" of its own output" if place else "")
     costs = _costs(best, contestant)
     assert costs is not None
     timed, (cost, dominated_cost) = best.speed is not None, costs

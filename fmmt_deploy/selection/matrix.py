@@ -218,6 +218,7 @@ def _marked(rows: Sequence[Row], max_f1_drop: float | None) -> Iterator[Row]:
             if row.precision == "fp32" and measured:
                 speed = Ratio(1.0, 1.0, 1.0, 1, 1.0)  # what the others are measured against
             problems = row.judgement.problems(rule_for(row.precision, max_f1_drop))
-            contestants.append(Contestant(row.precision, problems, row.judgement.sqnr_db, row.weight_bytes, speed))
+            own = tuple(row.judgement.outputs_sqnr_db.values())
+            contestants.append(Contestant(row.precision, problems, row.judgement.sqnr_db, row.weight_bytes, speed, own))
     marks = iter(marks_of(contestants, float32_bytes))
     return (row if row.judgement is None else replace(row, mark=next(marks)) for row in rows)

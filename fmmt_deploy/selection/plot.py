@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
+from fmmt_deploy.selection.labels import Box, placed_labels
 from fmmt_deploy.selection.marks import MARKS, MarkName
 from fmmt_deploy.selection.matrix import Part, Row
 from fmmt_deploy.selection.report import Verdict
@@ -23,6 +24,7 @@ __all__ = ["SUFFIXES", "Point", "View", "check_plot", "front", "plot_verdict", "
 SUFFIXES = (".svg", ".png")
 _COLOURS = {"swin": "tab:blue", "plm": "tab:orange", "fusion": "tab:green", "unimodal": "tab:purple", "all": "0.25"}
 _LEAST_POINTS = 0.5
+_FONT = 7.5
 _MARKERS: dict[MarkName, str] = {"worth it": "o", "no gain": "s", "dominated": "v", "harmful": "X"}
 
 
@@ -174,39 +176,20 @@ def _draw(axes: Axes, points: Sequence[Point], view: View) -> None:
 
 
 def _label(axes: Axes, points: Sequence[Point]) -> None:
-    """Writes each precision beside its point, towards the middle, and moves apart what would overlap."""
-    places = axes.transData.transform([(p.cost, p.quality) for p in points]) if points else ()
-    middle = (axes.bbox.x0 + axes.bbox.x1) / 2
-    gap = axes.figure.dpi / 72 * 9.5  # pixels of a line of text
-    for right in (False, True):
-        side = [(p, float(x), float(y)) for p, (x, y) in zip(points, places, strict=True) if (x > middle) == right]
-        side.sort(key=lambda item: item[2])
-        for (point, _, y), text_y in zip(side, _apart([y for _, _, y in side], gap), strict=True):
-            offset = 72 / axes.figure.dpi * (text_y - y)
-            axes.annotate(
-                f"{point.label} (equal)" if point.equal else point.label, (point.cost, point.quality),
-                xytext=(-8 if right else 8, offset), textcoords="offset points", ha="right" if right else "left",
-                va="center", color=_COLOURS[point.part], fontsize=7.5, zorder=3, annotation_clip=False,
-                bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.4, "edgecolor": "none"},
-            )  # fmt: skip
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights moved as little as needs be to lie at least `gap` apart: groups keep their middle."""
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and _low(groups[-1], gap) - _high(groups[-2], gap) < gap:
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [_low(group, gap) + gap * place for group in groups for place in range(len(group))]
-
-
-def _low(group: Sequence[float], gap: float) -> float:
-    return sum(group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _high(group: Sequence[float], gap: float) -> float:
-    return _low(group, gap) + gap * (len(group) - 1)
+    """Writes each precision beside its point; a line leads to those that had to go further off."""
+    scale = 72 / axes.figure.dpi  # from pixels to points, in which texts are measured
+    places = [(scale * x, scale * y) for x, y in (axes.transData.transform((p.cost, p.quality)) for p in points)]
+    texts = [f"{point.label} (equal)" if point.equal else point.label for point in points]
+    sizes = [(0.6 * _FONT * len(text), 1.2 * _FONT) for text in texts]
+    frame = Box(*(scale * edge for edge in axes.bbox.extents))
+    for point, text, size, (dx, dy) in zip(points, texts, sizes, placed_labels(places, sizes, frame), strict=True):
+        far = abs(dx) > 14 + size[0] / 2 or abs(dy) > 14 + size[1] / 2
+        axes.annotate(
+            text, (point.cost, point.quality), xytext=(dx, dy), textcoords="offset points", ha="center", va="center",
+            color=_COLOURS[point.part], fontsize=_FONT, zorder=3,
+            arrowprops={"arrowstyle": "-", "color": _COLOURS[point.part], "linewidth": 0.5} if far else None,
+            bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.3, "edgecolor": "none"},
+        )  # fmt: skip
 
 
 def _sqnr(row: Row, top: float) -> tuple[float, float, float] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isinf, isnan
 from pathlib import Path
 
-from fmmt_deploy.benchmark.statistics import format_ms, format_ratio
+from fmmt_deploy.benchmark.statistics import LatencySummary, format_ms
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.calibration.formats import FORMATS
 from fmmt_deploy.engines.protocol import EngineKind
@@ -61,7 +61,8 @@ class Verdict:
 
     def mark_rows(self) -> list[tuple[object, ...]]:
         """The cells of a table with `MARK_COLUMNS`."""
-        return [_marked(row) for row in self.rows if row.judgement is not None]
+        baselines = {row.part: row.timing.summaries[0] for row in self.rows if row.timing is not None}
+        return [_marked(row, baselines.get(row.part)) for row in self.rows if row.judgement is not None]
 
     def missing_rows(self) -> list[tuple[object, ...]]:
         """The cells of a table with `MISSING_COLUMNS`: what was not judged, and what could not be timed."""
@@ -150,15 +151,14 @@ def _accuracy(row: Row) -> tuple[object, ...]:
     )
 
 
-def _marked(row: Row) -> tuple[object, ...]:
+def _marked(row: Row, baseline: LatencySummary | None) -> tuple[object, ...]:
+    """`baseline` is the time of float32 beside which another precision of the same part was measured."""
     assert row.mark is not None
     total = sum((row.flops or {}).values()) or 1
     found = {precision: flops / total for precision, flops in (row.flops or {}).items()}
     shares = ", ".join(f"{precision} {share:.0%}" for precision, share in found.items() if share >= _SHOWN)
-    time = "not measured"
-    if row.timing is not None:
-        own = row.timing.summaries[1]
-        time = f"{format_ratio(row.timing.ratio)}, {format_ms(own.p50_ms)} ±{own.spread / 2:.0%}"
+    own = baseline if row.precision == "fp32" else None if row.timing is None else row.timing.summaries[1]
+    time = "not measured" if own is None else f"{format_ms(own.p50_ms)} ±{own.spread / 2:.0%}"
     size = f"{row.weight_bytes / 1e6:.1f} MB ({row.bytes_share:.0%})"
     return (row.part, row.precision, size, shares, time, row.mark.name, row.mark.reason)
 

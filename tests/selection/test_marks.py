@@ -79,6 +79,15 @@ def test_ties_and_trade_offs(other: Contestant, expected: bool) -> None:
     assert names(other, FP16)[0] == ("dominated" if expected else "worth it")
 
 
+def test_luck_at_the_gate_is_no_accuracy() -> None:
+    """fp16 lost one face and int8 none: its logits are noisier, though its face logits are far better."""
+    unlucky = replace(FP16, sqnr_db=39.0, outputs_db=(56.0,))
+    lucky = replace(INT8, sqnr_db=50.0, outputs_db=(29.0,))
+    assert names(unlucky, lucky) == ["worth it", "worth it"]
+    better = replace(INT8, sqnr_db=39.05, outputs_db=(57.0,))
+    assert only(unlucky, better).reason == "int8 has 52% of its bytes, with 57.0 dB beside 56.0 dB of its own output"
+
+
 def test_two_that_equal_float32() -> None:
     """Infinite SQNRs are equal: then the smaller one wins, even against float32."""
     exact = contestant("fp16", inf, 50)

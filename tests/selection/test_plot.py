@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
-from fmmt_deploy.selection.plot import Point, View, _apart, check_plot, front, plot_verdict, points_of
+from fmmt_deploy.selection.plot import Point, View, check_plot, front, plot_verdict, points_of
 from tests.selection.verdicts import judgement, row, sample_verdict
 
 
@@ -74,22 +74,6 @@ def test_the_front() -> None:
     points = [point(1, 100), point(0.5, 60), point(0.5, 40), point(0.3, 30), point(0.2, 90, "harmful"), point(0.4, 20)]
     assert [(p.cost, p.quality) for p in front(points)] == [(0.3, 30), (0.5, 60), (1, 100)]
     assert front([]) == []
-
-
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([], []),
-        ([1.0], [1.0]),
-        ([0.0, 100.0], [0.0, 100.0]),
-        ([50.0, 50.0], [45.0, 55.0]),
-        ([50.0, 52.0, 54.0], [42.0, 52.0, 62.0]),
-        ([0.0, 9.0, 40.0, 40.0], [-0.5, 9.5, 35.0, 45.0]),
-        ([0.0, 0.0, 12.0, 12.0], [-9.0, 1.0, 11.0, 21.0]),  # groups that meet become one
-    ],
-)
-def test_labels_are_moved_apart(heights: list[float], expected: list[float]) -> None:
-    assert _apart(heights, 10.0) == pytest.approx(expected)
 
 
 def test_names_and_folders(tmp_path: Path) -> None:
