@@ -12,8 +12,15 @@ from statistics import median
 
 from fmmt_deploy.benchmark.device import DeviceMatrixRate, copy_rate
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
+from fmmt_deploy.bundle.precisions import Precisions
 from fmmt_deploy.bundle.selftest import self_test_of
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.calibration.calibrator import Calibrator
 from fmmt_deploy.calibration.cast import cast_bundle, check_castable, plan_casts, shares_of
+from fmmt_deploy.calibration.draft import Draft
+from fmmt_deploy.calibration.formats import EIGHT_BITS
+from fmmt_deploy.calibration.passes import draft_in
+from fmmt_deploy.calibration.settings import CalibrationSettings
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.engines.tensorrt.cache import engine_folder
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, import_flavour, title
@@ -81,12 +88,25 @@ def make_model(context: Context) -> Result:
 def cast(context: Context, precision: Precision) -> Result:
     """Typed graphs; they are accepted when their engines are."""
     bundle = context.bundle()
-    wanted = check_castable(bundle, dict.fromkeys(graphs_of(context.architecture), precision), force=False)
-    planned = plan_casts(bundle, wanted)
+    asked = dict.fromkeys(graphs_of(context.architecture), precision)
+    if precision in EIGHT_BITS:
+        planned = _calibrated(context, bundle, asked)
+    else:
+        planned = plan_casts(bundle, check_castable(bundle, asked, force=False))
     cast_bundle(bundle, planned, accept=lambda *_: None)
     shares = {typed.graph: shares_of(typed) for typed in planned}
     text = ", ".join(f"{graph} {share.get(precision, 0.0):.1%}" for graph, share in shares.items())
     return {"summary": f"FLOPs in {precision}: {text}", "flops_share": shares}
+
+
+def _calibrated(context: Context, bundle: Bundle, asked: Precisions) -> tuple[Draft, ...]:
+    """On the self-test: weights are random, so ranges of real data would say no more."""
+    cases = [case.by_graph() for case in cases_from_self_test(self_test_of(bundle))]
+    settings = CalibrationSettings(method="mse", smooth=())
+    calibrator = Calibrator(bundle, list(asked), lambda first: cases[first:], "self-test", settings, context.threads)
+    drafts = tuple(draft_in(g, bundle.graph(g), p, (), calibrator(g, p)) for g, p in asked.items())
+    calibrator.finish()
+    return drafts
 
 
 def build(context: Context, flavour: FlavourName, precision: Precision) -> Result:

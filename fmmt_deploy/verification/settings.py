@@ -44,7 +44,7 @@ class Settings:
     published: str = "torch-cuda:fp16"
     others: tuple[str, ...] = ("torch-cuda:fp16", "ort-cuda", "ort-cuda:fp16", "torch-compiled:fp16")
     flavours: tuple[FlavourName, ...] = FLAVOURS
-    precisions: tuple[Precision, ...] = ("fp16", "fp32", "bf16")
+    precisions: tuple[Precision, ...] = ("fp16", "fp32", "int8")
     profile: Path | None = None
     optimization_level: int = 3
     faces: tuple[int, ...] = (10, 50)

@@ -31,7 +31,7 @@ STAND_INS: dict[str, object] = {
     "published": "torch",
     "others": ("ort",),
     "flavours": ("trt-rtx",),
-    "precisions": ("fp16",),
+    "precisions": ("fp16", "int8"),
     "needs_gpu": False,
 }
 
@@ -76,7 +76,7 @@ def test_all_of_it_with_a_simulated_gpu(tmp_path: Path) -> None:
     by_name = {step["name"]: step["result"] for step in document["steps"]}
     ways = by_name["2 faces"]["report"]["ways"]
     assert [(row["engine"], row["way"]) for row in ways[:2]] == [("torch", "published"), ("trt-rtx:fp16", "alone")]
-    assert {row["engine"] for row in ways[2:]} == {"trt-rtx:fp16", "ort"}
+    assert {row["engine"] for row in ways[2:]} == {"trt-rtx:fp16", "trt-rtx:int8", "ort"}
     assert by_name["2 faces"]["offline_utterances_per_s"]["trt-rtx:fp16"] > 0
     assert {row["graph"] for row in by_name["stages"]["rows"]} == {"plm", "swin"}
     assert all(row["tflops"] > 0 for row in by_name["stages"]["rows"])

@@ -149,7 +149,7 @@ def test_steps_name_each_other_rightly() -> None:
     for number, step in enumerate(steps):
         assert set(step.needs) <= set(names[:number]), step.name
     assert set(ready_engines(steps, [Outcome(name, "done") for name in names])) == set(engine_names(FULL))
-    assert {"trt:fp16", "trt-rtx", "trt-rtx:bf16", "torch-cuda:fp16", "ort-cuda"} <= set(engine_names(FULL))
+    assert {"trt:fp16", "trt-rtx", "trt-rtx:int8", "torch-cuda:fp16", "ort-cuda"} <= set(engine_names(FULL))
 
 
 def way(engine: str, name: str, p50: float, per_second: float) -> dict[str, Any]:
