@@ -35,6 +35,8 @@ class Low(StrEnum):
     FP16 = "fp16"
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
+    FP8 = "fp8"
 
 
 def main(
