@@ -24,7 +24,7 @@ step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --no
 step fmmt parity -b demo-out/bundle --engine ort --self -q
 step fmmt cast -b demo-out/bundle --precision fp16 --require 'fp16>=0.95' --data demo-out --split train --limit 4 -q
 step fmmt eval -b demo-out/bundle --data demo-out --split test --limit 24 --engine emulated --precision fp16 --reference torch -q
-step fmmt calibrate -b demo-out/bundle --precision int8-fp32 --data demo-out --split val -q
+step fmmt calibrate -b demo-out/bundle --precision int8-fp32 --data demo-out --split train -q
 step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --precision int8-fp32 --reference torch -q
 step fmmt profile-data -b demo-out/bundle --data demo-out --split test --buckets 3 -o demo-out/profile.toml -q
 step fmmt build -b demo-out/bundle --engine trt-rtx --precision fp16 --profile demo-out/profile.toml --require 'fp16>=0.95' -q

@@ -41,7 +41,7 @@ def calibrate(
             help="What to make: int8 or fp8 (for GPUs), int8-fp32 (for CPUs), for all graphs or for each by name.",
         ),
     ] = None,
-    split: Annotated[SplitName, typer.Option("--split", help="What to calibrate on; never the test split.")] = "val",
+    split: Annotated[SplitName, typer.Option("--split", help="What to calibrate on; never the test split.")] = "train",
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="FILE", help="Precisions and settings from a TOML file.")
     ] = None,
@@ -84,7 +84,7 @@ def calibrate(
     ] = None,
     judge_split: Annotated[
         SplitName | None,
-        typer.Option("--judge-split", help="With --auto: what to judge on; default the rest of --split."),
+        typer.Option("--judge-split", help="With --auto: what to judge on; default val, or the rest of it."),
     ] = None,
     write_recipe: Annotated[
         Path | None,
@@ -119,7 +119,7 @@ def calibrate(
 
     Killed at any moment, it goes on where it was when it is started again.
 
-    Example: fmmt calibrate -b my-bundle --precision swin=int8,plm=int8 --data meld-data --split val
+    Example: fmmt calibrate -b my-bundle --precision swin=int8,plm=int8 --data meld-data --split train
     """
     from fmmt_deploy.bundle.store import check_replaceable
     from fmmt_deploy.calibration.planning import plan_calibrated

@@ -152,10 +152,11 @@ class Auto:
 def _to_judge(
     session: Session, source: Source, data: Path, split: str, judge_split: str | None, faces_dir: Path | None
 ) -> DataSet:
-    """Another split, or those dialogues of the split that were not calibrated on."""
-    dataset = session.dataset(data, judge_split or split, faces_dir, None)
+    """Another split (val, unless asked otherwise), or those dialogues of the same that were not calibrated on."""
+    judged = judge_split or "val"
+    dataset = session.dataset(data, judged, faces_dir, None)
     used = {dialogue.id for dialogue in source.data.dataset.dialogues}
-    if judge_split not in (None, split):
+    if judged != split:
         return dataset
     rest = tuple(dialogue for dialogue in dataset.dialogues if dialogue.id not in used)
     if not rest:
