@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,13 @@ from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.choosing import Choices, calibration_from_statistics, tried_choices
 from fmmt_deploy.calibration.collecting import GraphStatistics
-from fmmt_deploy.calibration.collection import SavedProgress, collect_statistics, inputs_digest, place_of_progress
+from fmmt_deploy.calibration.collection import (
+    SavedProgress,
+    clear_progress,
+    collect_statistics,
+    inputs_digest,
+    place_of_progress,
+)
 from fmmt_deploy.calibration.draft import draft_from_onnx
 from fmmt_deploy.calibration.formats import EightBits, eight_bits_of
 from fmmt_deploy.calibration.observing import CaseInputs
@@ -74,7 +79,6 @@ class Calibrator:
         self._settings, self._threads, self._status = settings, threads, status
         self._statistics: Mapping[GraphName, GraphStatistics] | None = None
         self._known: dict[tuple[GraphName, EightBits], Calibrated] = {}
-        self._saved: set[Path] = set()
 
     def __call__(self, graph: GraphName, precision: Precision) -> Calibration:
         """One graph's calibration for a precision of 8 bits; see `calibrated`."""
@@ -95,8 +99,7 @@ class Calibrator:
 
     def finish(self) -> None:
         """Removes what was saved: it is all in a bundle now."""
-        for path in self._saved:
-            path.unlink(missing_ok=True)
+        clear_progress(self._bundle)
 
     def statistics(self, graph: GraphName) -> GraphStatistics:
         """What was seen of one graph, not smoothed; errors as of `calibrated`."""
@@ -127,7 +130,6 @@ class Calibrator:
         }
         digest = inputs_digest(self._bundle, self._data, {"seed": self._settings.seed, "smoothing": digests})
         progress = SavedProgress(place_of_progress(self._bundle, part), digest)
-        self._saved.add(progress.path)
         return collect_statistics(
             self._bundle,
             smoothing,

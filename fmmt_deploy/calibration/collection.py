@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +23,14 @@ from fmmt_deploy.calibration.sites import sites_of
 from fmmt_deploy.errors import PrecisionError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["SAVE_SECONDS", "SavedProgress", "collect_statistics", "inputs_digest", "place_of_progress"]
+__all__ = [
+    "SAVE_SECONDS",
+    "SavedProgress",
+    "clear_progress",
+    "collect_statistics",
+    "inputs_digest",
+    "place_of_progress",
+]
 
 SAVE_SECONDS = 20.0
 """Time between two savings; so much work is lost at most, and saving costs little beside it."""
@@ -65,7 +71,7 @@ class SavedProgress:
         arrays: dict[str, NDArray[Any]] = {"digest": np.array(self._digest), "done": np.array(done)}
         for graph, found in statistics.items():
             arrays |= {f"{graph}/{name}": array for name, array in found.arrays().items()}
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        temporary = self.path.with_name(f"{self.path.name}.tmp")  # one that a kill leaves is written over, or cleared
         try:
             with disk_problems(self.path, sum(array.nbytes for array in arrays.values())), temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
@@ -73,14 +79,19 @@ class SavedProgress:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Removes the file: its work is done."""
-        self.path.unlink(missing_ok=True)
-
 
 def place_of_progress(bundle: Bundle, part: str) -> Path:
     """Where a part of a bundle's calibration is saved: beside it, hidden."""
-    return bundle.path.with_name(f".{bundle.path.name}.calibration-{part}.npz")
+    place = bundle.path.resolve()  # "." has no name
+    return place.with_name(f".{place.name}.calibration-{part}.npz")
+
+
+def clear_progress(bundle: Bundle) -> None:
+    """Removes what was saved of a bundle's calibrations, also by those that were given up."""
+    begin, end = place_of_progress(bundle, "*").name.split("*")
+    for path in bundle.path.resolve().parent.iterdir():
+        if path.name.startswith(begin) and path.name.endswith((end, f"{end}.tmp")):
+            path.unlink(missing_ok=True)
 
 
 def inputs_digest(bundle: Bundle, data: str, settings: Mapping[str, object]) -> str:

@@ -161,7 +161,7 @@ def calibrate(
     if not dry_run:
         calibrator.finish()
     title = f"{'would write' if dry_run else 'wrote'} {path}" if planned else "nothing to write"
-    found, shown_first = (None, []) if searching is None else searching.results(source, dry_run)
+    found, shown_first = (None, []) if searching is None else searching.results(dry_run)
     shown.result(
         {"dry_run": dry_run, "path": path, "auto": found, **document(planned, source, sqnr or {})},
         *shown_first,

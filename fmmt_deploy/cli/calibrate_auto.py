@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from fmmt_deploy.bundle.atomic import create_sibling
 from fmmt_deploy.bundle.disk import disk_problems
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.precisions import text_from_precisions
-from fmmt_deploy.calibration.recipes import toml_from_recipe
+from fmmt_deploy.calibration.recipes import Recipe, toml_from_recipe
 from fmmt_deploy.cli.calibrating import Source
 from fmmt_deploy.cli.output import Output, Table
 from fmmt_deploy.cli.sessions import Session
@@ -66,11 +68,15 @@ class Auto:
     ) -> None:
         self._session, self._shown, self._device = session, shown, device
         self._drop_points = MAX_F1_DROP_POINTS if max_f1_drop is None else max_f1_drop
+        if not isfinite(self._drop_points):
+            raise UsageError(f"--max-f1-drop {max_f1_drop} is no number of points.", fix="For example: 0.5.")
         bundle = session.bundle
         self._recipe = recipe or Path("calibration") / f"{bundle.path.resolve().name}-{device}.toml"
         if self._recipe.exists() and not force:
             raise UsageError(
-                f"{self._recipe} is there already.", fix="Give another --write-recipe, or add --force.", path=recipe
+                f"{self._recipe} is there already.",
+                fix="Give another --write-recipe, or add --force.",
+                path=self._recipe,
             )
         for graph, files in bundle.manifest.graphs.items():
             there = [precision for precision in ALLOWED[device] if precision in files]
@@ -79,9 +85,11 @@ class Auto:
                     f"The bundle {bundle.path} has {graph} in {there[0]} already, which might be made.",
                     fix="Add --force to replace what is made, or give --out.",
                 )
-        self._progress_file = bundle.path.with_name(f".{bundle.path.name}.search-{device}.jsonl")
+        place = bundle.path.resolve()  # "." has no name
+        self._progress_file = place.with_name(f".{place.name}.search-{device}.jsonl")
         self._found: Found | None = None
         self._dataset: DataSet | None = None
+        self._found_recipe: Recipe | None = None
 
     def run(
         self, source: Source, data: Path, split: str, judge_split: str | None, faces_dir: Path | None
@@ -93,12 +101,16 @@ class Auto:
         """
         self._dataset = _to_judge(self._session, source, data, split, judge_split, faces_dir)
         self._found = self._searched(source, self._dataset)
+        digest = _digest(self._dataset)  # and that of the bundle, before it gets more graphs
+        self._found_recipe = recipe_from_found(
+            self._found, source.settings, self._session.bundle, self._dataset.source, digest, str(self._recipe)
+        )
         wanted: dict[GraphName, Precision] = {
             graph: choice.precision for graph, choice in self._found.choices.items() if choice.precision != "fp32"
         }
         return wanted, {graph: choice.keep for graph, choice in self._found.choices.items()}
 
-    def results(self, source: Source, dry_run: bool) -> tuple[dict[str, object], list[Table | str]]:
+    def results(self, dry_run: bool) -> tuple[dict[str, object], list[Table | str]]:
         """Writes the recipe, and says what was found; once all graphs are written.
 
         Raises:
@@ -106,14 +118,8 @@ class Auto:
         """
         assert self._found is not None
         assert self._dataset is not None
-        recipe = recipe_from_found(
-            self._found,
-            source.settings,
-            self._session.bundle,
-            self._dataset.source,
-            _digest(self._dataset),
-            str(self._recipe),
-        )
+        assert self._found_recipe is not None
+        recipe = self._found_recipe
         text = toml_from_recipe(recipe, "Found by `fmmt calibrate --auto`.")
         if not dry_run:
             with disk_problems(self._recipe, len(text)):
@@ -133,7 +139,10 @@ class Auto:
         progress = ProgressFile(self._progress_file, inputs_digest(bundle, _digest(dataset), settings))
         if len(progress):
             shown.status(f"going on after {len(progress)} judgements of an interrupted search")
-        with session.reference("torch") as reference:
+        scratch = create_sibling(
+            bundle.path.resolve()
+        )  # which is found and removed by whoever writes here after a kill
+        with session.reference("torch") as reference, scratch as folder:
             with shown.progress("PyTorch float32", len(dataset.order)) as advance:
                 judge = judge_from_bundle(bundle, dataset, reference, threads=session.threads, advance=advance)
             if not judge.labelled:
@@ -142,7 +151,7 @@ class Auto:
                 {graph: bundle.graph(graph) for graph in graphs},
                 dict.fromkeys(graphs, ALLOWED[self._device]),
                 judge.judge,
-                emulated_maker(bundle, session.threads, source.calibrator(graphs), bundle.path.parent),
+                emulated_maker(bundle, session.threads, source.calibrator(graphs), folder),
                 EquivalenceRule(MAX_CHANGED_SHARE, self._drop_points / 100),
                 progress=progress,
                 status=shown.status,
