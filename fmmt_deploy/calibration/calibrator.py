@@ -77,6 +77,7 @@ class Calibrator:
     ) -> None:
         self._bundle, self.graphs, self._cases, self._data = bundle, tuple(graphs), cases, data
         self._settings, self._threads, self._status = settings, threads, status
+        self._place = bundle.path.resolve()  # "." has no name, and is gone once the bundle is written
         self._statistics: Mapping[GraphName, GraphStatistics] | None = None
         self._known: dict[tuple[GraphName, EightBits], Calibrated] = {}
 
@@ -99,7 +100,7 @@ class Calibrator:
 
     def finish(self) -> None:
         """Removes what was saved: it is all in a bundle now."""
-        clear_progress(self._bundle)
+        clear_progress(self._place)
 
     def statistics(self, graph: GraphName) -> GraphStatistics:
         """What was seen of one graph, not smoothed; errors as of `calibrated`."""
@@ -129,7 +130,7 @@ class Calibrator:
             for graph, by_name in smoothing.items()
         }
         digest = inputs_digest(self._bundle, self._data, {"seed": self._settings.seed, "smoothing": digests})
-        progress = SavedProgress(place_of_progress(self._bundle, part), digest)
+        progress = SavedProgress(place_of_progress(self._place, part), digest)
         return collect_statistics(
             self._bundle,
             smoothing,

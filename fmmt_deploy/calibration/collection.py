@@ -80,16 +80,24 @@ class SavedProgress:
             temporary.unlink(missing_ok=True)
 
 
-def place_of_progress(bundle: Bundle, part: str) -> Path:
-    """Where a part of a bundle's calibration is saved: beside it, hidden."""
-    place = bundle.path.resolve()  # "." has no name
-    return place.with_name(f".{place.name}.calibration-{part}.npz")
+def place_of_progress(bundle: Path, part: str) -> Path:
+    """Where a part of a bundle's calibration is saved: beside it, hidden.
+
+    Args:
+        bundle: Its absolute path.
+        part: Which.
+    """
+    return bundle.with_name(f".{bundle.name}.calibration-{part}.npz")
 
 
-def clear_progress(bundle: Bundle) -> None:
-    """Removes what was saved of a bundle's calibrations, also by those that were given up."""
+def clear_progress(bundle: Path) -> None:
+    """Removes what was saved of a bundle's calibrations, also by those that were given up.
+
+    Args:
+        bundle: Its absolute path.
+    """
     begin, end = place_of_progress(bundle, "*").name.split("*")
-    for path in bundle.path.resolve().parent.iterdir():
+    for path in bundle.parent.iterdir():
         if path.name.startswith(begin) and path.name.endswith((end, f"{end}.tmp")):
             path.unlink(missing_ok=True)
 

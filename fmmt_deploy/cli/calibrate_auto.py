@@ -85,7 +85,7 @@ class Auto:
                     f"The bundle {bundle.path} has {graph} in {there[0]} already, which might be made.",
                     fix="Add --force to replace what is made, or give --out.",
                 )
-        place = bundle.path.resolve()  # "." has no name
+        place, self._target = bundle.path.resolve(), self._recipe.resolve()  # "." has no name, and is gone in the end
         self._progress_file = place.with_name(f".{place.name}.search-{device}.jsonl")
         self._found: Found | None = None
         self._dataset: DataSet | None = None
@@ -122,11 +122,11 @@ class Auto:
         recipe = self._found_recipe
         text = toml_from_recipe(recipe, "Found by `fmmt calibrate --auto`.")
         if not dry_run:
-            with disk_problems(self._recipe, len(text)):
-                self._recipe.parent.mkdir(parents=True, exist_ok=True)
-                temporary = self._recipe.with_name(f".{self._recipe.name}.tmp")
+            with disk_problems(self._target, len(text)):
+                self._target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = self._target.with_name(f".{self._target.name}.tmp")
                 temporary.write_text(text, encoding="utf-8")
-                temporary.replace(self._recipe)
+                temporary.replace(self._target)
             self._progress_file.unlink(missing_ok=True)
         ending = f"{'would write' if dry_run else 'wrote'} the recipe {self._recipe}"
         document = {"recipe": self._recipe, "precision": recipe.precision, "keep": recipe.keep}
