@@ -84,7 +84,14 @@ class Session:
             self._shown.status(
                 "ONNX Runtime computes float16 in float32 on a CPU: --engine emulated rounds as a GPU does"
             )
-        return open_engines(self.bundle, kind, self.precisions, self.threads, self.cache)
+        engines = open_engines(self.bundle, kind, self.precisions, self.threads, self.cache)
+        if kind == "ort" and "int8-fp32" in self.precisions.values():
+            from fmmt_deploy.engines.ort.load import import_onnxruntime
+            from fmmt_deploy.engines.ort.signedness import exact_signedness, explained
+
+            if (found := exact_signedness(import_onnxruntime())) == "unsigned":
+                self._shown.status(explained(found))
+        return engines
 
     def reference(self, kind: EngineKind) -> Engines:
         """Opens the bundle's float32 graphs."""
