@@ -179,11 +179,18 @@ class _Options:
         self.layers: list[LayerNoise] = []
 
     def __iter__(self) -> Iterator[Attempt]:
+        """With much kept back, a form can be slower than the next one is whole; then that comes first."""
+        waiting: list[Attempt] = []
         for form in self._forms:
+            time = self._time(form)
+            yield from (attempt for attempt in waiting if attempt.graphs[form.graph].relative_time < time)
+            waiting = [attempt for attempt in waiting if attempt.graphs[form.graph].relative_time >= time]
             whole = self._attempt(form, ())
             if whole.holds:
                 yield whole
-            yield from self._kept_back(form, whole)
+            waiting += self._kept_back(form, whole)
+            waiting.sort(key=lambda attempt: attempt.graphs[form.graph].relative_time)
+        yield from waiting
 
     def _kept_back(self, form: LayeredGraph, whole: Attempt) -> Iterator[Attempt]:
         """With the worst layers kept back: as few as hold, then, for those who must step back, as many as may be."""
@@ -228,8 +235,11 @@ class _Options:
 
     def _attempt(self, form: LayeredGraph, kept: Sequence[Layer]) -> Attempt:
         cost = form.cost_of(kept)
-        time = graph_cost(form, cost.flops_share, self._speeds) / self._total
+        time = self._time(form, cost.flops_share)
         return self._trials.attempt({form.graph: Choice(form.precision, form.keep(kept), cost, time)})
+
+    def _time(self, form: LayeredGraph, kept_share: float = 0.0) -> float:
+        return graph_cost(form, kept_share, self._speeds) / self._total
 
 
 def _regret(graph: GraphName, attempt: Attempt, time32: float) -> float:

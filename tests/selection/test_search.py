@@ -25,6 +25,7 @@ Bundles = Callable[[str], Bundle]
 GRAPHS: tuple[GraphName, ...] = ("swin", "plm", "fusion")
 RULE = EquivalenceRule(max_changed_share=0.02, max_f1_drop=0.005)
 ALL: tuple[Precision, ...] = ("int8", "fp16")
+BOTH: tuple[Precision, ...] = ("fp8", "int8")
 BLOCK = "backbone.layers.0.blocks.0"
 LAYER = "plm.encoder.layer.1"
 
@@ -36,7 +37,7 @@ def files(tiny_bundle: Bundles) -> dict[GraphName, Path]:
 
 @pytest.fixture(scope="module")
 def plant(files: Mapping[GraphName, Path]) -> Callable[..., Planted]:
-    layers = {(g, p): layered_graph(g, path, p) for g, path in files.items() for p in ALL}
+    layers = {(g, p): layered_graph(g, path, p) for g, path in files.items() for p in ("fp8", *ALL)}
 
     def planted(noise: Mapping[tuple[Precision, str], float], **settings: object) -> Planted:
         return Planted(layers, noise, **settings)  # type: ignore[arg-type]
@@ -107,6 +108,18 @@ def test_the_next_precision_is_wider(files: dict[GraphName, Path], plant: Callab
     found = search(files, plant({("int8", LAYER): math.inf}))
     assert precisions(found) == ["int8", "fp16", "int8"]
     assert [n.sqnr_db for n in found.layers if n.layer == LAYER] == [-math.inf]
+
+
+def test_a_whole_graph_comes_before_one_as_fast_with_something_kept_back(
+    files: dict[GraphName, Path], plant: Callable[..., Planted]
+) -> None:
+    """fp8 and int8 take as long; fp8 must keep a block back, int8 nothing."""
+    found = search(files, plant({("fp8", BLOCK): 0.1}), BOTH)
+    assert precisions(found) == ["int8", "fp8", "fp8"]
+    assert found.choices["swin"].keep == ()
+    worse = search(files, plant({("fp8", BLOCK): 0.1, ("int8", BLOCK): math.inf}), BOTH)
+    assert precisions(worse) == ["fp8"] * 3  # of both with it kept back, the first
+    assert worse.choices["swin"].keep == (f"{BLOCK}/*",)
 
 
 def test_a_weight_that_overflows_does_not_hold(files: dict[GraphName, Path], plant: Callable[..., Planted]) -> None:
