@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +51,11 @@ class _Recorder:
         if name in self._outputs and tensor.is_floating_point():
             self._seen[-1][1][name].append(tensor.numpy().copy())
 
+    @property
+    def count(self) -> int:
+        """How many batches were seen."""
+        return len(self._seen)
+
     def examples(self) -> tuple[Example, ...]:
         """All that was seen."""
         return tuple(
@@ -63,13 +67,26 @@ class _Recorder:
 def examples_from_cases(
     bundle: Bundle, graphs: Iterable[GraphName], cases: Iterable[CaseInputs], threads: int, count: int = 4
 ) -> dict[GraphName, tuple[Example, ...]]:
-    """The first batches, with float32's answers; see `observe_graphs`."""
-    recorders = {}
+    """The first batches of each graph, with float32's answers; see `observe_graphs`.
+
+    Some batches have no faces: then others with faces are looked for, as many as for the other graphs.
+    """
+    recorders: dict[GraphName, _Recorder] = {}
     for graph in graphs:
         model = onnx.load(bundle.graph(graph), load_external_data=False)
         recorders[graph] = _Recorder(value.name for value in model.graph.output)
-    observe_graphs(bundle, recorders, islice(cases, count), threads)
+    observe_graphs(bundle, recorders, _needed(cases, recorders, count), threads)
     return {graph: recorder.examples() for graph, recorder in recorders.items()}
+
+
+def _needed(cases: Iterable[CaseInputs], recorders: Mapping[GraphName, _Recorder], count: int) -> Iterator[CaseInputs]:
+    """The cases with something of a graph that has not seen enough yet; none is read when all have."""
+    cases = iter(cases)
+    while lacking := [graph for graph, recorder in recorders.items() if recorder.count < count]:
+        case = next((case for case in cases if any(graph in case for graph in lacking)), None)
+        if case is None:
+            return
+        yield case
 
 
 def sqnr_of_engine(engine: Engine, examples: Iterable[Example]) -> dict[str, float]:
@@ -101,8 +118,13 @@ def check_sqnr(graph: GraphName, what: str, sqnr: Mapping[str, float], least_db:
         least_db: What each must have.
 
     Raises:
-        ParityError: One has less, or none at all.
+        ParityError: One has less; or there is none, so that nothing was compared.
     """
+    if not sqnr:
+        raise ParityError(
+            f"{graph} in {what} was held against nothing: no batch of the data reaches it.",
+            fix="Calibrate on more or other data.",
+        )
     for name, db in sqnr.items():
         if not db >= least_db:
             raise ParityError(
