@@ -137,7 +137,9 @@ def cases_from_dataset(pipeline: Pipeline, dataset: DataSet, noise: Noise, first
     architecture = pipeline.architecture
     if architecture.fusion is None:
         utterances = [u for dialogue in dataset.dialogues for u in dialogue.utterances]
-        yield Case(None, None, vision_inputs(utterances, architecture.vision_length))
+        for start in range(first * pipeline.batch_size, len(utterances), pipeline.batch_size):
+            batch = utterances[start : start + pipeline.batch_size]
+            yield Case(None, None, vision_inputs(batch, architecture.vision_length))
         return
     work = [(group, members) for group in pipeline.plan(dataset) for members in pipeline.steps(group)]
     for group, members in work[first:]:

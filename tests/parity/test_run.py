@@ -153,6 +153,21 @@ def test_parity_on_a_data_set(tiny_bundle: Bundles, tmp_path: Path, model: str) 
     assert [stage.name for stage in report.stages if not stage.passed] == [last, "end to end"]
 
 
+@pytest.mark.parametrize("model", ["roberta", "unimodal"])
+def test_first_cases_are_left_out(tiny_bundle: Bundles, tmp_path: Path, model: str) -> None:
+    bundle = tiny_bundle(model)
+    pipeline = Pipeline(bundle, Engines("emulated", {}), batch_size=4)
+    data, noise = dataset(conversations(tmp_path)), gumbel_noise(0)
+    cases = [case.by_graph() for case in cases_from_dataset(pipeline, data, noise)]
+    assert len(cases) >= 4
+    assert all(
+        len(arrays["vision_mask"]) <= 4 for case in cases for g, arrays in case.items() if "vision_mask" in arrays
+    )
+    for first in (1, 3, len(cases)):
+        rest = [case.by_graph() for case in cases_from_dataset(pipeline, data, noise, first)]
+        np.testing.assert_equal(rest, cases[first:])
+
+
 @pytest.mark.parametrize("graph", ["plm", "fusion"])
 def test_the_pipeline_answers_no_nan(tiny_bundle: Bundles, tmp_path: Path, graph: GraphName) -> None:
     bundle = tiny_bundle("roberta")
