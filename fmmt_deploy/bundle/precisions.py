@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypeAlias, get_args
 
 from fmmt_deploy.architecture import Architecture
@@ -10,7 +12,7 @@ from fmmt_deploy.bundle.manifest import PRECISIONS, Precision, graphs_of
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.types import GRAPHS, GraphName
 
-__all__ = ["Precisions", "float32", "precisions_from_option", "text_from_precisions"]
+__all__ = ["Precisions", "adding_command", "float32", "precisions_from_option", "text_from_precisions"]
 
 Precisions: TypeAlias = Mapping[GraphName, Precision]
 """For each graph of a model, its precision."""
@@ -52,6 +54,18 @@ def text_from_precisions(precisions: Precisions) -> str:
     if len(set(precisions.values())) == 1:
         return next(iter(precisions.values()))
     return ",".join(f"{graph}={precision}" for graph, precision in precisions.items())
+
+
+def adding_command(bundle: Path, graphs: Iterable[GraphName], precision: Precision) -> str:
+    """What adds graphs in a precision to a bundle, as the shell reads it; where data are needed, they are `DIR`.
+
+    Args:
+        bundle: The bundle's path.
+        graphs: Some of its graphs.
+        precision: No float32, which every bundle has.
+    """
+    wanted = f"-b {shlex.quote(str(bundle))} --precision {','.join(f'{graph}={precision}' for graph in graphs)}"
+    return f"fmmt cast {wanted}" if precision in ("fp16", "bf16") else f"fmmt calibrate {wanted} --data DIR"
 
 
 def _precision(name: str, text: str) -> Precision:

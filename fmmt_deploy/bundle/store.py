@@ -32,6 +32,7 @@ from fmmt_deploy.bundle.manifest import (
     manifest_from_json,
     read_manifest,
 )
+from fmmt_deploy.bundle.precisions import adding_command
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 from fmmt_deploy.types import GraphName
@@ -105,7 +106,7 @@ class Bundle:
         if precision not in files:
             raise BundleError(
                 f"The bundle {self.path} has no {precision} graph of {name}; it has {', '.join(files)}.",
-                fix=f"Ask for one it has, or add it: fmmt cast -b {self.path} --precision {name}={precision}",
+                fix=f"Ask for one it has, or add it: {adding_command(self.path, [name], precision)}",
                 path=self.path,
             )
         return self.file(files[precision])

@@ -12,7 +12,7 @@ import onnx
 
 from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.bundle.precisions import Precisions, adding_command
 from fmmt_deploy.bundle.products import flops_share, products_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.decisions import PASS
@@ -64,8 +64,8 @@ def check_castable(bundle: Bundle, precisions: Precisions, force: bool) -> dict[
         if precision not in ("fp16", "bf16"):
             raise UsageError(
                 f"{graph} can't be cast to {precision}.",
-                why="It needs calibration on real data, which comes next.",
-                fix="Ask for fp16 or bf16.",
+                why="Products of 8 bits need ranges of what they read, from real data.",
+                fix=f"Ask for fp16 or bf16; or: {adding_command(bundle.path, [graph], precision)}",
             )
         if precision in bundle.manifest.graphs[graph] and not force:
             raise UsageError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fmmt_deploy.benchmark.statistics import LatencySummary, format_ms
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.calibration.formats import FORMATS
+from fmmt_deploy.bundle.precisions import adding_command
+from fmmt_deploy.calibration.formats import EIGHT_BITS
 from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.selection.judgement import F1Change
 from fmmt_deploy.selection.matrix import Row
@@ -80,10 +81,8 @@ class Verdict:
 
     def _command(self, precision: Precision, graphs: Sequence[GraphName]) -> str:
         """What adds a precision to the bundle."""
-        wanted = f"-b {self.bundle} --precision {','.join(f'{graph}={precision}' for graph in graphs)}"
-        if FORMATS[precision].operands is None:
-            return f"not in the bundle: fmmt cast {wanted}"
-        return f"not in the bundle: fmmt calibrate {wanted} --data DIR --split train"
+        split = " --split train" if precision in EIGHT_BITS else ""  # not what is judged on
+        return f"not in the bundle: {adding_command(self.bundle, graphs, precision)}{split}"
 
     def summary(self) -> str:
         """What the numbers are, in lines for people."""

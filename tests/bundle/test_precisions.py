@@ -1,11 +1,14 @@
 """`--precision`, as text and as values."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, graphs_of
-from fmmt_deploy.bundle.precisions import precisions_from_option, text_from_precisions
+from fmmt_deploy.bundle.precisions import adding_command, precisions_from_option, text_from_precisions
 from fmmt_deploy.errors import UsageError
 from tests.models import TINY
 
@@ -42,3 +45,10 @@ def test_round_trip(chosen: list) -> None:
 def test_refusals(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         precisions_from_option(text, MODEL)
+
+
+def test_what_adds_a_precision_is_a_command_for_the_shell() -> None:
+    command = adding_command(Path("my bundle"), ["swin", "plm"], "bf16")
+    assert shlex.split(command) == ["fmmt", "cast", "-b", "my bundle", "--precision", "swin=bf16,plm=bf16"]
+    calibrate = shlex.split(adding_command(Path("b"), ["swin"], "fp8"))
+    assert calibrate == ["fmmt", "calibrate", "-b", "b", "--precision", "swin=fp8", "--data", "DIR"]

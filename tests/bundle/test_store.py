@@ -141,6 +141,8 @@ def test_unknown_graph_precision_and_file(tmp_path: Path) -> None:
     assert bundle.graph("swin").name == "swin.onnx"
     with pytest.raises(BundleError, match="has no fp16 graph of swin; it has fp32"):
         bundle.graph("swin", "fp16")
+    with pytest.raises(BundleError, match=r"add it: fmmt calibrate -b .*/b --precision swin=int8 --data DIR"):
+        bundle.graph("swin", "int8")  # `fmmt cast` refuses it
     with pytest.raises(BundleError, match="has no graph unimodal; it has swin, plm, fusion"):
         bundle.graph("unimodal")
     with pytest.raises(BundleError, match=r"lists no file \.\./x"):

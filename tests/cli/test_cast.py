@@ -92,7 +92,7 @@ def test_a_dry_run_writes_nothing(bundle: Path, capsys: pytest.CaptureFixture[st
     ("arguments", "words"),
     [
         (["--precision", "fp32"], "nothing to cast"),
-        (["--precision", "int8"], "comes next"),
+        (["--precision", "int8"], "fmmt calibrate -b "),
         (["--precision", "swin=fp16"], "no graph 'swin'"),
         (["--precision", "fp16", "--require", "fp16>0.9"], "is not a requirement"),
         (["--precision", "fp16", "--require", "bf16>=0.9"], "no graph is cast to bf16"),
