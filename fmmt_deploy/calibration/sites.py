@@ -13,7 +13,7 @@ from fmmt_deploy.errors import UsageError
 
 __all__ = ["Site", "kept_out", "linears_of", "sites_of"]
 
-_FIRST = ("audio_linear.weight", "vision_linear.weight")
+_FIRST = ("audio_linear.weight", "vision_linear.weight", "modality_linear.weight")
 """They read features as they come, in no range known."""
 
 
