@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,9 +50,13 @@ class GraphStatistics:
         self.largest: dict[str, float] = {}
         self.cases = 0
         self._real: NDArray[np.bool_] | None = None
+        self._text, self._is_new = "", True
 
     def begin(self, inputs: Inputs) -> None:
         """Takes note of which rows are real: a padded token's are computed, but no answer depends on them.
+
+        A text that was the last one already is not looked at again. `observe_graphs` sees to that, but not where an
+        interrupted collection goes on amid a dialogue.
 
         Raises:
             DataError: The data themselves are not finite.
@@ -66,7 +71,10 @@ class GraphStatistics:
                 )
         mask = inputs.get("attention_mask")
         self._real = None if mask is None else np.asarray(mask, bool).reshape(-1)
-        self.cases += 1
+        text = sha256(inputs["input_ids"].tobytes()).hexdigest() if "input_ids" in inputs else ""
+        self._is_new = not text or text != self._text
+        self._text = text
+        self.cases += self._is_new
 
     def observe(self, name: str, tensor: Tensor) -> None:
         """Takes a tensor into account.
@@ -74,7 +82,7 @@ class GraphStatistics:
         Raises:
             DataError, PrecisionError: It is not finite; see `ColumnExtremes.update`.
         """
-        if not tensor.is_floating_point() or not tensor.numel():
+        if not self._is_new or not tensor.is_floating_point() or not tensor.numel():
             return
         low, high = tensor.aminmax()
         self.largest[name] = max(self.largest.get(name, 0.0), float(high), -float(low))
@@ -87,6 +95,7 @@ class GraphStatistics:
         """All that was seen; see `load`."""
         found: dict[str, NDArray[Any]] = {
             "cases": np.array(self.cases),
+            "text": np.array(self._text),
             "names": np.array(list(self.largest)),
             "largest": np.array(list(self.largest.values())),
         }
@@ -98,7 +107,7 @@ class GraphStatistics:
 
     def load(self, arrays: Arrays) -> None:
         """Goes on where the statistics were that `arrays` was called on; of the same graph, sites and seed."""
-        self.cases = int(arrays["cases"])
+        self.cases, self._text = int(arrays["cases"]), str(arrays["text"])
         self.largest = dict(zip(arrays["names"].tolist(), arrays["largest"].tolist(), strict=True))
         for number, name in enumerate(self.inputs):
             self.inputs[name] = TensorStatistics.from_arrays(name, _under(f"inputs/{number}/", arrays))

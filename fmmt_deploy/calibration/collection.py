@@ -35,7 +35,7 @@ __all__ = [
 SAVE_SECONDS = 20.0
 """Time between two savings; so much work is lost at most, and saving costs little beside it."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class SavedProgress:
