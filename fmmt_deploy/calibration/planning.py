@@ -15,14 +15,14 @@ from fmmt_deploy.calibration.audit import GraphAudit, audit_of, check_float16
 from fmmt_deploy.calibration.calibrator import Calibrator
 from fmmt_deploy.calibration.decisions import GraphView
 from fmmt_deploy.calibration.draft import Draft
-from fmmt_deploy.calibration.formats import EIGHT_BITS
+from fmmt_deploy.calibration.formats import EIGHT_BITS, FORMATS
 from fmmt_deploy.calibration.passes import draft_in
 from fmmt_deploy.calibration.settings import CalibrationSettings
-from fmmt_deploy.calibration.sites import linears_of
+from fmmt_deploy.calibration.sites import kept_out, linears_of
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Planned", "check_calibratable", "plan_calibrated", "products_kept_back"]
+__all__ = ["Planned", "check_calibratable", "check_products_left", "plan_calibrated", "products_kept_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +75,45 @@ def products_kept_back(
     Raises:
         UsageError: A pattern fits no product of any.
     """
-    names = {
-        graph: [n.name for n in linears_of(GraphView(onnx.load(bundle.graph(graph), load_external_data=False)))]
-        for graph in graphs
-    }
+    products = {graph: _products(bundle, graph) for graph in graphs}
+    names = {graph: [node.name for node in found] for graph, found in products.items()}
     fitting = {
         graph: tuple(p for p in patterns if any(fnmatchcase(name, p) for name in found))
         for graph, found in names.items()
     }
     for pattern in patterns:
         if not any(pattern in found for found in fitting.values()):
+            example = next(node.name for node in next(iter(products.values())) if not kept_out(node))
+            scope = f"{example.split('/')[0]}/*"
             raise UsageError(
                 f"--keep-back {pattern!r} fits no product of {', '.join(graphs)}.",
-                fix=f"Products are called, for example, {next(iter(names.values()))[0]!r}; --dry-run --json lists all.",
+                fix=f"Products are called, for example, {example!r}; patterns are like {scope!r}.",
             )
     return fitting
+
+
+def check_products_left(bundle: Bundle, wanted: Precisions, keep: Mapping[GraphName, Sequence[str]]) -> None:
+    """Refuses to call a graph int8 or fp8 that has no such product.
+
+    Args:
+        bundle: The bundle.
+        wanted: What is to be made.
+        keep: For graphs, patterns of what is kept back.
+
+    Raises:
+        UsageError: All products of a graph are kept back.
+    """
+    for graph, precision in wanted.items():
+        if precision in EIGHT_BITS and all(kept_out(node, keep.get(graph, ())) for node in _products(bundle, graph)):
+            around = FORMATS[precision].around
+            raise UsageError(
+                f"Nothing of {graph} would be in {precision}: all its products are kept back.",
+                fix=f"Keep fewer back, or leave {graph} in {around}.",
+            )
+
+
+def _products(bundle: Bundle, graph: GraphName) -> tuple[onnx.NodeProto, ...]:
+    return linears_of(GraphView(onnx.load(bundle.graph(graph), load_external_data=False)))
 
 
 def plan_calibrated(

@@ -240,6 +240,8 @@ def _check(file: _File) -> None:
     for name, number in (("dialogues", settings.dialogues or 0), ("seed", settings.seed)):
         if number < 0:
             raise JsonValueError(f"calibration.{name}", "0 or more", str(number))
+    if settings.seed >= 1 << 32:
+        raise JsonValueError("calibration.seed", f"at most {(1 << 32) - 1}", str(settings.seed))
     try:
         check_percentile(settings.percentile)
     except UsageError as error:

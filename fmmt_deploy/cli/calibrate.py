@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,9 +19,6 @@ from fmmt_deploy.cli.options import (
     Threads,
 )
 from fmmt_deploy.cli.output import Output
-
-if typing.TYPE_CHECKING:
-    pass
 
 __all__ = ["calibrate"]
 
@@ -91,7 +87,8 @@ def calibrate(
         typer.Option("--write-recipe", metavar="FILE", help="With --auto: keep what was found, with the evidence."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of the choice of dialogues; default 0, or the recipe's.")
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Of the choice of dialogues; default 0, or the recipe's."),
     ] = None,
     test_data: Annotated[
         Path | None,
@@ -130,6 +127,7 @@ def calibrate(
 
     options = Options(precision, recipe, tuple(keep_back or ()), method, percentile, smooth, dialogues, seed)
     options.check(auto, device=device, max_f1_drop=max_f1_drop, judge_split=judge_split, write_recipe=write_recipe)
+    options.check_values(split, judge_split, min_sqnr)
     shown = Output("calibrate", as_json, quiet)
     session = Session(shown, bundle, threads)
     if out is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import precisions_from_option
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.calibration.planning import check_calibratable, products_kept_back
+from fmmt_deploy.calibration.planning import check_calibratable, check_products_left, products_kept_back
 from fmmt_deploy.calibration.recipes import read_recipe
 from fmmt_deploy.calibration.settings import CalibrationSettings, MethodChoice
 from fmmt_deploy.calibration.thresholds import check_percentile
@@ -54,6 +55,23 @@ class Options:
             option = "--for" if idle[0] == "device" else f"--{idle[0].replace('_', '-')}"
             raise UsageError(f"{option} is about --auto.", fix=f"Add --auto, or leave out {option}.")
 
+    @staticmethod
+    def check_values(split: str, judge_split: str | None, least_db: float) -> None:
+        """Refuses values that no data and no graph could make sense of.
+
+        Raises:
+            UsageError: Something is to be found on test data, or a limit is no number.
+        """
+        for option, name in (("--split", split), ("--judge-split", judge_split)):
+            if name == "test":
+                raise UsageError(
+                    f"{option} test: nothing is chosen on test data.",
+                    why="F1 on them would then flatter.",
+                    fix=f"Use {option} train or {option} val.",
+                )
+        if isnan(least_db):
+            raise UsageError("--min-sqnr nan: a number of dB is needed.", fix="10 is the default.")
+
     def settings(self, architecture: Architecture) -> CalibrationSettings:
         """How to calibrate: as asked for, else as the recipe says, else as usual.
 
@@ -63,8 +81,13 @@ class Options:
         usual = CalibrationSettings() if self.recipe is None else read_recipe(self.recipe).of(architecture).calibration
         percentile = usual.percentile if self.percentile is None else self.percentile
         check_percentile(percentile)
+        method = self.method or usual.method
+        if self.percentile is not None and method not in ("percentile", "best"):
+            raise UsageError(
+                f"--percentile is not about the method {method}.", fix="Add --method percentile, or leave it out."
+            )
         return CalibrationSettings(
-            self.method or usual.method,
+            method,
             percentile,
             usual.smooth if self.smooth is None else _graphs(self.smooth),
             self.dialogues or usual.dialogues,
@@ -82,9 +105,13 @@ class Options:
         architecture = bundle.manifest.architecture
         if self.recipe is not None:
             recipe = read_recipe(self.recipe).of(architecture)
-            return check_calibratable(bundle, recipe.precisions(architecture), may_replace, others=True), recipe.keep
-        wanted = check_calibratable(bundle, precisions_from_option(self.precision or "", architecture), may_replace)
-        return wanted, products_kept_back(bundle, list(wanted), self.keep_back)
+            wanted = check_calibratable(bundle, recipe.precisions(architecture), may_replace, others=True)
+            keep: Mapping[GraphName, Sequence[str]] = recipe.keep
+        else:
+            wanted = check_calibratable(bundle, precisions_from_option(self.precision or "", architecture), may_replace)
+            keep = products_kept_back(bundle, list(wanted), self.keep_back)
+        check_products_left(bundle, wanted, keep)
+        return wanted, keep
 
 
 def _graphs(text: str) -> tuple[GraphName, ...]:

@@ -16,7 +16,6 @@ from fmmt_deploy.cli.options import (
     Force,
     JsonOutput,
     Limit,
-    PrecisionText,
     Quiet,
     Split,
     Threads,
@@ -43,7 +42,14 @@ WORST = 3
 
 def cast(
     bundle: BundlePath,
-    precision: PrecisionText,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="TYPE|GRAPH=TYPE,…",
+            help="What to make: fp16 or bf16, for all graphs or for each by name; 8 bits need `fmmt calibrate`.",
+        ),
+    ],
     require: Annotated[
         str | None,
         typer.Option("--require", metavar="TYPE>=SHARE", help="Fail if less of the FLOPs are in a type: 'fp16>=0.95'."),

@@ -58,7 +58,8 @@ PrecisionText: TypeAlias = Annotated[
     typer.Option(
         "--precision",
         metavar="TYPE|GRAPH=TYPE,…",
-        help="Which of the bundle's graphs: fp32, fp16 or bf16 for all, or for each by name; see `fmmt cast`.",
+        help="Which of the bundle's graphs: fp32, fp16, bf16, int8-fp32, int8 or fp8 for all, or for each by name; see "
+        "`fmmt cast` and `fmmt calibrate`.",
     ),
 ]
 EngineCache: TypeAlias = Annotated[
