@@ -7,6 +7,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+
+from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.store import Bundle
 from tests.cli.running import exit_code
 
@@ -43,3 +47,30 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
 def beside(bundle: Path) -> list[str]:
     """What is in the bundle's folder besides it."""
     return sorted(path.name for path in bundle.parent.iterdir() if path != bundle)
+
+
+def with_outliers(bundle: Path, layers: tuple[int, ...]) -> Bundle:
+    """A vision-only bundle whose attention has one column that is 4096 times the others, which float32 does not mind.
+
+    The values' first column is multiplied, and what the next product makes of it divided; with one scale for all, the
+    other columns are rounded away.
+    """
+    opened = Bundle.open(bundle)
+    tensors = {t.name: t for t in onnx.load(opened.graph("unimodal"), load_external_data=False).graph.initializer}
+    relative = "graphs/fp32/unimodal.safetensors"
+    data = bytearray((bundle / relative).read_bytes())
+    for layer in layers:
+        attention = f"utt_transformer.layer.{layer}.transformer_self_attention"
+        for name, column, factor in (
+            (f"{attention}.selfatt.value.weight", np.s_[:1], 2.0**12),
+            (f"{attention}.selfatt.value.bias", np.s_[:1], 2.0**12),
+            (f"{attention}.dense_norm.dense.weight", np.s_[:, :1], 2.0**-12),
+        ):
+            entry = {item.key: item.value for item in tensors[name].external_data}
+            part = slice(int(entry["offset"]), int(entry["offset"]) + int(entry["length"]))
+            values = np.frombuffer(data[part], np.float32).reshape(tensors[name].dims).copy()
+            values[column] *= np.float32(factor)
+            data[part] = values.tobytes()
+    with extend_bundle(opened) as writer:
+        writer.place(relative).write_bytes(data)
+        return writer.commit(opened.manifest)
