@@ -18,7 +18,7 @@ RECEIPTS = "receipts/calibration-*.json"
 
 
 def overlap_warnings(bundle: Bundle, dataset: DataSet, precisions: Precisions | None = None) -> tuple[str, ...]:
-    """Finds utterances that a bundle was calibrated on, by what they hold; a warning for each receipt that has some.
+    """Finds utterances that a bundle was calibrated on, by what they hold; a warning for those that have the same.
 
     Args:
         bundle: Its receipts are read.
@@ -36,7 +36,7 @@ def overlap_warnings(bundle: Bundle, dataset: DataSet, precisions: Precisions | 
         return ()
     contents = content_of(dataset)
     own = distinctive(contents)
-    warnings = []
+    warnings, found = [], dict[tuple[str, ...], list[str]]()
     for path in receipts:
         try:
             known = [digests_from_text(text) for text in _digests(json.loads(path.read_text(encoding="utf-8")))]
@@ -44,9 +44,11 @@ def overlap_warnings(bundle: Bundle, dataset: DataSet, precisions: Precisions | 
             warnings.append(f"{path.name} can't be read, so nothing says what was calibrated on: {error}")
             continue
         shared = sharing(contents, own & frozenset().union(*known))
-        if shared:
+        found.setdefault(tuple(content.utterance for content in shared), []).append(_name(path))
+    for utterances, names in found.items():
+        if utterances:
             warnings.append(
-                f"{len(shared)} of {len(contents)} utterances were calibrated on ({_name(path)}): "
+                f"{len(utterances)} of {len(contents)} utterances were calibrated on ({', '.join(names)}): "
                 "what is found on them looks better than it is; judge on another split"
             )
     return tuple(warnings)

@@ -58,6 +58,14 @@ def test_the_same_data_are_found(bundle: Bundle, data: DataSet) -> None:
     assert len(overlap_warnings(bundle, data)) == 2
 
 
+def test_graphs_calibrated_on_the_same_are_told_once(bundle: Bundle, data: DataSet) -> None:
+    first = dataset(data.dialogues[:1])
+    receipt(bundle, "plm-int8", first)
+    receipt(bundle, "swin-int8", first)
+    (warning,) = overlap_warnings(bundle, first)
+    assert warning.startswith("5 of 5 utterances were calibrated on (plm-int8, swin-int8)")
+
+
 def test_other_data_are_not(bundle: Bundle, data: DataSet) -> None:
     receipt(bundle, "swin-int8", dataset(data.dialogues[1:2]))
     assert overlap_warnings(bundle, dataset(data.dialogues[3:])) == ()
