@@ -66,7 +66,7 @@ def verdict(
     Example: fmmt verdict -b my-bundle --data meld-data --split val --plot verdict.svg
     """
     from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.errors import DataError
+    from fmmt_deploy.errors import DataError, EnvironmentProblem
     from fmmt_deploy.selection.calibrated import overlap_warnings
     from fmmt_deploy.selection.judge import judge_from_bundle
     from fmmt_deploy.selection.matrix import judged_matrix
@@ -111,6 +111,12 @@ def verdict(
             timing_seconds=5.0 if timed else None,
             max_f1_drop=drop,
             progress=progress,
+        )
+    if all(row.judgement is None for row in rows):
+        raise EnvironmentProblem(
+            f"--engine {engine} can judge nothing of {session.bundle.path} here.",
+            why=next((row.note for row in rows if row.note), ""),
+            fix="Use --engine emulated, which judges every precision.",
         )
     found = Verdict(
         session.bundle.path,

@@ -13,6 +13,8 @@ import pytest
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.data.content import content_of, text_from_digests
 from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.selection import matrix
+from fmmt_deploy.selection.matrix import Row
 from fmmt_deploy.types import EMOTIONS
 from tests.cli.running import exit_code
 from tests.pipeline.conversations import conversations
@@ -151,3 +153,14 @@ def test_usage(
     captured = capsys.readouterr()
     assert words in captured.err
     assert "judging" not in captured.err
+
+
+def test_an_engine_that_judges_nothing_is_an_error(
+    bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (Row("swin", "fp32", note="No NVIDIA GPU was found."), Row("swin", "int8", missing=True))
+    monkeypatch.setattr(matrix, "judged_matrix", lambda *_, **__: rows)
+    assert verdict(bundle, data, "--engine", "trt", "--limit", "1", "--json", "-q") == 3
+    shown = document(capsys)
+    assert (shown["schema"], shown["why"]) == ("fmmt.error/1", "No NVIDIA GPU was found.")
+    assert "can judge nothing" in shown["what"]
