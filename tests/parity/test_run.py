@@ -295,3 +295,25 @@ def test_faults_spoil_nothing_else(tiny_bundle: Bundles) -> None:
     with open_engines(bundle, "ort") as engines:
         faulty = FaultyEngine(engines["unimodal"], wrong_second_row)
         np.testing.assert_array_equal(faulty.run(inputs)["logits"], engines["unimodal"].run(inputs)["logits"])
+
+
+def test_logits_of_other_faces_are_no_matter_of_a_tolerance(tiny_bundle: Bundles) -> None:
+    """One face's answer is another, and some utterances are answered from other faces: these are told as such."""
+    bundle = tiny_bundle("roberta")
+    stages = stages_of(bundle)
+
+    def unsure(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs["face_logits"][2] = 0
+        return outputs
+
+    graphs = graphs_of(bundle.manifest.architecture)
+    with open_engines(bundle, "torch", threads=1) as reference:
+        wrong = spoilt(reference, graphs, {"swin": unsure})
+        cases = list(cases_from_self_test(stages))
+        low = Engines("torch", {graph: wrong[graph] for graph in graphs}, dict.fromkeys(graphs, "fp16"))
+        for engines, passed in ((low, True), (wrong, False)):  # in float32 nothing may be another
+            whole = parity(bundle.manifest.architecture, reference, engines, cases).stages[-1]
+            assert whole.tensors[0].passed == passed
+            assert whole.decisions is not None
+            assert whole.decisions.kept_changed
+            assert any("kept faces" in failure for failure in whole.decisions.failures)
