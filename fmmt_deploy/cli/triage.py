@@ -24,6 +24,7 @@ from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.manifest import Precision
+    from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.calibration.scales import Calibration
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.engines.protocol import Engines
@@ -91,7 +92,7 @@ def triage(
         found = find(trials, graphs)
     judged_on = "self-test" if data is None else f"{data} ({split})"
     document = {"precision": text_from_precisions(session.precisions), "data": judged_on, **_document(found)}
-    shown.result(document, *_parts(found, judged_on))
+    shown.result(document, *_parts(found, session.bundle, judged_on))
     found.raise_if_hopeless()
 
 
@@ -162,7 +163,7 @@ def _document(found: Triage) -> dict[str, object]:
     }
 
 
-def _parts(found: Triage, judged_on: str) -> list[Table | str]:
+def _parts(found: Triage, bundle: Bundle, judged_on: str) -> list[Table | str]:
     rows: list[tuple[str, ...]] = [
         (each.graph, each.precision, what, *_cells(errors))
         for each in found.graphs
@@ -186,7 +187,8 @@ def _parts(found: Triage, judged_on: str) -> list[Table | str]:
     ]
     if kept:
         parts.append(Table("To keep back", ("graph", "in", "pattern", "FLOPs", "weights, more"), kept))
-    parts += [_advice(found), f"{found.judgements} judgements on {judged_on}, by the emulated engine."]
+    count = f"{found.judgements} judgement{'s' * (found.judgements != 1)}"
+    parts += [_advice(found, bundle), f"{count} on {judged_on}, by the emulated engine."]
     return parts
 
 
@@ -196,8 +198,10 @@ def _cells(errors: Errors) -> tuple[str, str, str, str]:
     return own, logits, changed, "holds" if errors.holds else "FAILS"
 
 
-def _advice(found: Triage) -> str:
+def _advice(found: Triage, bundle: Bundle) -> str:
     """What to do, in a line or two a graph."""
+    from fmmt_deploy.bundle.precisions import adding_command
+
     lines = []
     for each in found.graphs:
         match each.outcome:
@@ -208,8 +212,8 @@ def _advice(found: Triage) -> str:
             case "kept back":
                 lines.append(f"{each.graph}: to blame are {', '.join(each.layers)}. Keep back, for example by")
                 options = " ".join(f"{_option(each.precision)} '{pattern}'" for pattern in each.keep)
-                command = "cast" if _option(each.precision) == "--keep-float32" else "calibrate"
-                lines.append(f"fmmt {command} --precision {each.graph}={each.precision} {options}")
+                force = " --force" * (each.precision in bundle.manifest.graphs[each.graph])
+                lines.append(f"{adding_command(bundle.path, [each.graph], each.precision)} {options}{force}")
                 if each.cost.flops_share > 0.5:
                     lines.append("That is most of its work: rounding errors add up everywhere. Take a wider precision.")
     return "\n".join(lines)

@@ -122,11 +122,11 @@ class Triage:
         """
         for found in self.graphs:
             if found.outcome == "not the precision" and found.everything is not None:
-                fix = f"fmmt triage --precision {found.graph}={found.wide}" if found.wide != "fp32" else "fmmt parity"
+                command = "triage" if found.wide != "fp32" else "parity"
                 raise ParityError(
                     f"{found.graph} fails with everything kept back, too, so {found.precision} is not the cause: "
                     f"{found.everything.problems[0]}.",
-                    fix=f"Look at what was kept back: run {fix}.",
+                    fix=f"Look at what was kept back: `fmmt {command}` with --precision {found.graph}={found.wide}.",
                 )
         if self.together is not None and not self.together.holds:
             raise ParityError(

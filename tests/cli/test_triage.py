@@ -1,6 +1,7 @@
 """`fmmt triage`: what it names and says, and the exit codes that scripts rely on."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_nothing_fails(tiny_bundle: Bundles, capsys: pytest.CaptureFixture[str])
     assert triage(tiny_bundle("unimodal"), "bf16") == 0
     shown = capsys.readouterr()
     assert "unimodal: bf16 holds; nothing needs to be kept back." in shown.out
-    assert "1 judgements on self-test" in shown.out
+    assert "1 judgement on self-test" in shown.out
     assert "judgement 1: unimodal bf16" in shown.err
 
 
@@ -65,6 +66,8 @@ def test_a_culprit_is_named_and_keeping_it_back_helps(
     capsys.readouterr()
     assert triage(bundle, "fp16", "-q") == 0
     text = capsys.readouterr().out
+    (printed,) = (shlex.split(line) for line in text.splitlines() if line.startswith("fmmt cast"))
+    assert exit_code(*printed[1:], "-q", "-o", str(tmp_path / "as printed")) == 0
     for words in ("FAILS", "holds", f"to blame are {LAYER}", " ".join(f"'{p}'" if "/" in p else p for p in keep)):
         assert words in text
 
