@@ -1,8 +1,9 @@
 """How far an engine's outputs may be from the float32 reference's: one table, by precision and stage, with the reasons.
 
 The rule is `|actual − reference| − rtol · |reference| ≤ atol` for every element, as in `numpy.isclose`: `atol` covers
-values near zero, `rtol` the rounding of large ones. FP16 and BF16 are from measurements with the engine `emulated`
-(docs/numerics.md), INT8 is an estimate until such graphs are measured.
+values near zero, `rtol` the rounding of large ones. Lower precisions are from measurements with the engine `emulated`
+(docs/numerics.md). Eight bits make noise of 5 % to 20 % in what these models say of a face: such a tolerance finds an
+engine that is broken, not one that is a little worse than it should be, which decisions, F1 and SQNRs do.
 """
 
 from __future__ import annotations
@@ -70,13 +71,26 @@ class StageTolerances:
 
 EXACT = Tolerance(0.0, 0.0, "integers and masks are equal or wrong")
 
-_EIGHT_BITS = StageTolerances(
-    face_logits=Tolerance(3e-1, 1e-1, "steps of 1/127 of the largest value, per channel; judged by decisions and F1"),
-    token_states=Tolerance(5e-1, 1e-1, "as for faces, with the larger outliers of BERT-like activations"),
-    logits=Tolerance(3e-1, 1e-1, "as its inputs; judged by decisions and F1"),
-    kept=Agreement(0.98, "a face near the threshold may pass on one side only"),
+_TEXT = "not below BF16's: golden text came within {}, but in two layers without the outliers of trained ones"
+_KEPT = Agreement(0.98, "a face near the threshold may pass on one side only")
+
+_INT8 = StageTolerances(
+    face_logits=Tolerance(5e-1, 1e-1, "twice the 2.4e-1 measured on golden faces beside a tenth of each"),
+    token_states=Tolerance(1e-1, 1e-1, _TEXT.format("4.0e-3")),
+    logits=Tolerance(1e-1, 1e-1, "over twice the 4.2e-2 measured on demo and golden data beside a tenth of each"),
+    kept=_KEPT,
     decisions=Agreement(0.98, "the goal for INT8"),
 )
+"""Steps of 1/127 of the largest number of a tensor; judged by decisions and F1, too."""
+
+_FP8 = StageTolerances(
+    face_logits=Tolerance(1.6, 1e-1, "twice the 7.8e-1 measured on golden faces beside a tenth of each: 14 to 22 dB"),
+    token_states=Tolerance(2e-1, 1e-1, _TEXT.format("8.4e-3, twice INT8's")),
+    logits=Tolerance(6e-1, 1e-1, "over twice the 2.7e-1 measured on demo and golden data beside a tenth of each"),
+    kept=_KEPT,
+    decisions=Agreement(0.98, "as for INT8"),
+)
+"""Steps of 1/16 of each number: coarser than INT8 where no number is much larger than the others."""
 
 TOLERANCES: Mapping[Precision, StageTolerances] = {
     "fp32": StageTolerances(
@@ -100,9 +114,9 @@ TOLERANCES: Mapping[Precision, StageTolerances] = {
         kept=Agreement(0.99, "between FP16 and INT8"),
         decisions=Agreement(0.99, "between FP16 and INT8"),
     ),
-    "int8-fp32": _EIGHT_BITS,
-    "int8": _EIGHT_BITS,
-    "fp8": _EIGHT_BITS,
+    "int8-fp32": _INT8,
+    "int8": _INT8,
+    "fp8": _FP8,
 }
 
 

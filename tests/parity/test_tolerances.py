@@ -30,6 +30,14 @@ def test_no_stage_is_stricter_at_a_lower_precision() -> None:
         assert shares == sorted(shares, reverse=True)
 
 
+def test_the_same_integers_have_the_same_row_and_fp8_a_wider_one() -> None:
+    """A step of E4M3 is 1/16 of a number and more; int8 has 127 of them in the largest."""
+    assert TOLERANCES["int8-fp32"] == TOLERANCES["int8"]
+    for stage in ("face_logits", "token_states", "logits"):
+        int8, fp8 = (getattr(TOLERANCES[precision], stage).atol for precision in ("int8", "fp8"))
+        assert 2 * int8 <= fp8 <= 8 * int8
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_evaluation_judges_decisions_by_the_same_numbers(precision: Precision) -> None:
     rule = EQUIVALENCE_RULES[precision]
