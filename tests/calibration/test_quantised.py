@@ -142,7 +142,7 @@ def test_answers(
     for name in set(found) - {"kept"}:
         noise = found[name].astype(float) - stage.outputs[name]
         sqnr = 10 * np.log10(np.square(stage.outputs[name].astype(float)).sum() / np.square(noise).sum())
-        assert 15 < sqnr < 60
+        assert 15 < sqnr < 80  # of float32 itself 120 and more
 
 
 @every_precision
