@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import onnx
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.bundle.precisions import Precisions
+from fmmt_deploy.bundle.precisions import Precisions, adding_command
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.audit import GraphAudit, audit_of, check_float16
 from fmmt_deploy.calibration.calibrator import Calibrator
@@ -22,7 +22,14 @@ from fmmt_deploy.calibration.sites import kept_out, linears_of
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Planned", "check_calibratable", "check_products_left", "plan_calibrated", "products_kept_back"]
+__all__ = [
+    "Planned",
+    "check_calibratable",
+    "check_products_left",
+    "names_to_keep_back",
+    "plan_calibrated",
+    "products_kept_back",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def check_calibratable(
         if precision not in EIGHT_BITS and not others:
             raise UsageError(
                 f"{graph} in {precision} needs no calibration.",
-                fix=f"Use `fmmt cast --precision {graph}={precision}`; here ask for {', '.join(EIGHT_BITS)}.",
+                fix=f"Use `{adding_command(bundle.path, [graph], precision)}`; here ask for {', '.join(EIGHT_BITS)}.",
             )
         if precision in bundle.manifest.graphs[graph] and not force:
             raise UsageError(
@@ -75,21 +82,28 @@ def products_kept_back(
     Raises:
         UsageError: A pattern fits no product of any.
     """
-    products = {graph: _products(bundle, graph) for graph in graphs}
-    names = {graph: [node.name for node in found] for graph, found in products.items()}
+    names = {graph: names_to_keep_back(bundle, graph, "int8") for graph in graphs}
     fitting = {
         graph: tuple(p for p in patterns if any(fnmatchcase(name, p) for name in found))
         for graph, found in names.items()
     }
     for pattern in patterns:
         if not any(pattern in found for found in fitting.values()):
-            example = next(node.name for node in next(iter(products.values())) if not kept_out(node))
+            example = next(iter(names.values()))[0]
             scope = f"{example.split('/')[0]}/*"
             raise UsageError(
                 f"--keep-back {pattern!r} fits no product of {', '.join(graphs)}.",
                 fix=f"Products are called, for example, {example!r}; patterns are like {scope!r}.",
             )
     return fitting
+
+
+def names_to_keep_back(bundle: Bundle, graph: GraphName, precision: Precision) -> list[str]:
+    """What can be kept back in a graph: products that could have 8 bits, or nodes that could be in a 16-bit type."""
+    view = GraphView(onnx.load(bundle.graph(graph), load_external_data=False))
+    if precision in EIGHT_BITS:
+        return [node.name for node in linears_of(view) if not kept_out(node)]
+    return [node.name for node in view.nodes]
 
 
 def check_products_left(bundle: Bundle, wanted: Precisions, keep: Mapping[GraphName, Sequence[str]]) -> None:
@@ -104,16 +118,15 @@ def check_products_left(bundle: Bundle, wanted: Precisions, keep: Mapping[GraphN
         UsageError: All products of a graph are kept back.
     """
     for graph, precision in wanted.items():
-        if precision in EIGHT_BITS and all(kept_out(node, keep.get(graph, ())) for node in _products(bundle, graph)):
+        if precision not in EIGHT_BITS:
+            continue
+        names, patterns = names_to_keep_back(bundle, graph, precision), keep.get(graph, ())
+        if all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names):
             around = FORMATS[precision].around
             raise UsageError(
                 f"Nothing of {graph} would be in {precision}: all its products are kept back.",
                 fix=f"Keep fewer back, or leave {graph} in {around}.",
             )
-
-
-def _products(bundle: Bundle, graph: GraphName) -> tuple[onnx.NodeProto, ...]:
-    return linears_of(GraphView(onnx.load(bundle.graph(graph), load_external_data=False)))
 
 
 def plan_calibrated(

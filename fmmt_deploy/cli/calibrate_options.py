@@ -11,8 +11,13 @@ from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import precisions_from_option
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.calibration.planning import check_calibratable, check_products_left, products_kept_back
-from fmmt_deploy.calibration.recipes import read_recipe
+from fmmt_deploy.calibration.planning import (
+    check_calibratable,
+    check_products_left,
+    names_to_keep_back,
+    products_kept_back,
+)
+from fmmt_deploy.calibration.recipes import check_patterns, read_recipe
 from fmmt_deploy.calibration.settings import CalibrationSettings, MethodChoice
 from fmmt_deploy.calibration.thresholds import check_percentile
 from fmmt_deploy.errors import UsageError
@@ -107,6 +112,7 @@ class Options:
             recipe = read_recipe(self.recipe).of(architecture)
             wanted = check_calibratable(bundle, recipe.precisions(architecture), may_replace, others=True)
             keep: Mapping[GraphName, Sequence[str]] = recipe.keep
+            check_patterns(recipe, {g: names_to_keep_back(bundle, g, recipe.precision[g]) for g in keep})
         else:
             wanted = check_calibratable(bundle, precisions_from_option(self.precision or "", architecture), may_replace)
             keep = products_kept_back(bundle, list(wanted), self.keep_back)

@@ -60,7 +60,7 @@ def unchanged(bundle: Path) -> Iterator[None]:
         (("--auto", "--write-recipe", RECIPE), "is there already"),
         (("--precision", "fp32"), "nothing to calibrate"),
         (("--precision", "fp16"), "unimodal in fp16 needs no calibration"),
-        (("--precision", "bf16"), "Use `fmmt cast --precision unimodal=bf16`"),
+        (("--precision", "bf16"), "--precision unimodal=bf16`; here ask for"),
         (("--precision", "int4"), "no precision 'int4'"),
         (("--precision", "swin=int8"), "this model has no graph 'swin'"),
         (("--precision", "int8", "--smooth", "text"), "--smooth text: there is no graph 'text'"),
@@ -90,7 +90,7 @@ def test_usage(
         ('[precision]\nunimodal = "int4"', "precision.unimodal"),
         ('[precision]\nplm = "int8"', "is about plm; this model has unimodal"),
         ('[precision]\nunimodal = "fp32"', "nothing to calibrate"),
-        ('[precision]\nunimodal = "int8"\n[keep]\nunimodal = ["Conv*"]', "'Conv*' fits no"),
+        ('[precision]\nunimodal = "int8"\n[keep]\nunimodal = ["Conv*"]', "'Conv*', which fits nothing of unimodal"),
     ],
 )
 def test_recipes_that_make_no_sense(

@@ -24,6 +24,8 @@ def bundle(tiny_bundle: Bundles, tmp_path: Path) -> Path:
     [
         ("--keep-back *", "Nothing of unimodal would be in int8: all its products are kept back"),
         ("--keep-back nothing*", "patterns are like 'utt_transformer.layer.0"),
+        ("--keep-back *.classifier/*", "fits no product"),
+        ("--precision fp16", "Use `fmmt cast -b "),
         ("--min-sqnr nan", "a number of dB is needed"),
         ("--method max --percentile 50", "--percentile is not about the method max"),
         ("--split test", "nothing is chosen on test data"),
@@ -49,6 +51,18 @@ def test_a_recipe_that_keeps_everything_back(
     recipe.write_text('[precision]\nunimodal = "fp8"\n[keep]\nunimodal = ["*"]\n')
     assert calibrate(bundle, talk.folder, "--recipe", str(recipe), *SMALL) == 2
     assert "leave unimodal in fp16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp16"])
+def test_a_recipe_s_patterns_are_checked_before_any_work(
+    bundle: Path, talk: Talk, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    recipe = tmp_path / "typo.toml"
+    recipe.write_text(f'[precision]\nunimodal = "{precision}"\n[keep]\nunimodal = ["zzz"]\n')
+    assert calibrate(bundle, talk.folder, "--recipe", str(recipe), *SMALL) == 2
+    shown = capsys.readouterr().err
+    assert "'zzz', which fits nothing of unimodal" in shown
+    assert "collecting" not in shown
 
 
 def test_nothing_is_chosen_on_test_data(bundle: Path, talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
