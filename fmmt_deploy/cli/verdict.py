@@ -69,6 +69,7 @@ def verdict(
     from fmmt_deploy.errors import DataError, EnvironmentProblem
     from fmmt_deploy.selection.calibrated import overlap_warnings
     from fmmt_deploy.selection.judge import judge_from_bundle
+    from fmmt_deploy.selection.marks import few_warnings
     from fmmt_deploy.selection.matrix import judged_matrix
     from fmmt_deploy.selection.plot import check_plot, plot_verdict
     from fmmt_deploy.selection.report import Verdict
@@ -81,9 +82,10 @@ def verdict(
     warnings = overlap_warnings(session.bundle, dataset)
     if engine == "ort":
         warnings += ("ONNX Runtime computes float16 in float32 on a CPU: --engine emulated rounds as a GPU does",)
+    total = len(dataset.order)
+    warnings += few_warnings(total)
     for warning in warnings:
         shown.status(f"warning: {warning}")
-    total = len(dataset.order)
 
     @contextmanager
     def progress(what: str) -> Iterator[Callable[[int], None]]:

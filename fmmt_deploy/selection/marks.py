@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from fmmt_deploy.benchmark.statistics import Ratio, format_ratio
 from fmmt_deploy.bundle.manifest import Precision
 
-__all__ = ["MARKS", "SPEED_UP", "Contestant", "Mark", "MarkName", "dominates", "marks_of"]
+__all__ = ["MARKS", "SPEED_UP", "Contestant", "Mark", "MarkName", "dominates", "few_warnings", "marks_of"]
 
 MarkName: TypeAlias = Literal["worth it", "no gain", "dominated", "harmful"]
 MARKS: tuple[MarkName, ...] = get_args(MarkName)
@@ -25,6 +25,9 @@ _SAME_COST = 0.02
 
 
 _ON_CPUS: Precision = "int8-fp32"
+
+_CHANGED = 0.02
+"""The share of decisions that may change in eight bits; see `evaluation.comparison.EQUIVALENCE_RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,25 @@ def marks_of(contestants: Sequence[Contestant], float32_bytes: int) -> tuple[Mar
     """
     holding = [contestant for contestant in contestants if not contestant.problems]
     return tuple(_mark(contestant, holding, float32_bytes) for contestant in contestants)
+
+
+def few_warnings(utterances: int) -> tuple[str, ...]:
+    """A warning if there are too few utterances for what eight bits must hold.
+
+    Of so many, even if none is decided otherwise, up to 3 in as many may be in other data: the upper end of a 95 %
+    interval (Hanley and Lippman-Hand, 1983), and more if those of a dialogue are alike. The interval of ΔF1 has no
+    width then, which says nothing.
+
+    Args:
+        utterances: At least one.
+    """
+    most = 3 / utterances
+    if most <= _CHANGED:
+        return ()
+    return (
+        f"{utterances} utterances can't tell what holds: even if no decision changes, up to {min(1, most):.0%} may "
+        f"change on other data; {3 / _CHANGED:.0f} and more tell {_CHANGED:.0%}",
+    )
 
 
 def dominates(one: Contestant, other: Contestant) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fmmt_deploy.benchmark.statistics import Ratio
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
-from fmmt_deploy.selection.marks import MARKS, SPEED_UP, Contestant, Mark, dominates, marks_of
+from fmmt_deploy.selection.marks import MARKS, SPEED_UP, Contestant, Mark, dominates, few_warnings, marks_of
 
 MB = 1_000_000
 
@@ -172,3 +172,12 @@ def test_what_always_holds(found: list[tuple[float, float, float | None, bool]],
         assert not dominates(one, one)
         for other in contestants:
             assert not (dominates(one, other) and dominates(other, one))
+
+
+def test_a_few_utterances_tell_little() -> None:
+    """By the binomial distribution: at that share, none of so many would change in one set of data out of twenty."""
+    assert few_warnings(150) == ()
+    (warning,) = few_warnings(27)
+    assert "up to 11% may" in warning
+    assert 0.04 < (1 - 0.11) ** 27 < 0.06
+    assert "up to 100% may" in few_warnings(2)[0]
