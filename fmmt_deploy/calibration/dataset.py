@@ -151,7 +151,7 @@ def find_test_splits(
         except DataError as problem:
             raise DataError(
                 f"The test split in {place} can't be read, so it can't be said that none of it is calibrated on.",
-                why=str(problem),
+                why=problem.what,
                 fix="Put it in order; or calibrate on a copy of the data without a test split, which will be noted.",
                 path=place,
             ) from problem

@@ -176,7 +176,7 @@ def parts(planned: Sequence[Planned], source: Source, sqnr: Sqnr, title: str) ->
         *source.data.coverage.warnings,
         *(text for each in planned for text in (each.audit.warnings if each.audit else ())),
     ]
-    return [*found, *(f"warning: {text}" for text in warnings)]
+    return [*found, "\n".join(f"warning: {text}" for text in warnings)] if warnings else found
 
 
 def _coverage(coverage: Coverage) -> Table:
@@ -190,9 +190,9 @@ def _coverage(coverage: Coverage) -> Table:
     ]
     if tokens is not None:
         rows.append(("tokens a dialogue", f"{tokens.lowest} to {tokens.highest}, half of them at most {tokens.p50}"))
-    against = ", ".join(coverage.reading.compared_with) or "no test split was found"
-    rows.append(("none of it in", against))
-    return Table(f"calibrated on {coverage.source}", (), rows)
+    tests = ", ".join(coverage.reading.compared_with)
+    rows.append(("test split", f"none of it is in that of {tests}" if tests else "none was found"))
+    return Table(f"calibrated on {coverage.source} ({coverage.reading.split})", (), rows)
 
 
 def _summary(planned: Iterable[Planned], sqnr: Sqnr, title: str) -> Table:

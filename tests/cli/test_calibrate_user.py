@@ -77,3 +77,22 @@ def test_a_recipe_s_seed_has_an_end(
     recipe.write_text(f'[precision]\nunimodal = "fp8"\n[calibration]\nseed = {10**20}\n')
     assert calibrate(bundle, talk.folder, "--recipe", str(recipe), *SMALL) == 2
     assert "calibration.seed" in capsys.readouterr().err
+
+
+def test_what_is_said_to_people(bundle: Path, talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert calibrate(bundle, talk.folder, "--precision", "int8", *SMALL, "--method", "max", "-q") == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.startswith(f"calibrated on {talk.folder} (train)\n")
+    assert f"none of it is in that of {talk.folder}\n" in shown.out
+    warnings = shown.out.split("\n\n")[-1].splitlines()  # together, and last
+    assert len(warnings) > 1
+    assert all(line.startswith("warning: ") for line in warnings)
+
+
+def test_a_test_split_that_is_not_there_is_told_in_three_lines(
+    bundle: Path, talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(bundle, talk.folder, "--precision", "int8", *SMALL, "-q", "--test-data", "nowhere") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith("warning")] == ["error", "  why", "  fix"]
