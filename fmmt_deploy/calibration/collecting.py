@@ -89,7 +89,7 @@ class GraphStatistics:
         if name in self.inputs:
             self.inputs[name].update(self._smoothed(name, self._rows(tensor)), self.cases)
         if name in self.outputs:
-            self.outputs[name].update(self._rows(tensor))
+            self.outputs[name].update(tensor.reshape(-1, tensor.shape[-1]))  # also of padding: no row may overflow
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that was seen; see `load`."""

@@ -40,6 +40,9 @@ PASS = "quantised graph"
 _KINDS: dict[EightBits, int] = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 Floats = NDArray[np.float32]
 
+_LARGEST_THRESHOLD = 65504.0 * 127
+"""Scales are float16 numbers."""
+
 
 def quantised_graph(draft: Draft, calibration: Calibration, operands: EightBits, keep: Sequence[str] = ()) -> Draft:
     """Runs the pass; weights are read for their scales, and read again when they are written.
@@ -174,10 +177,10 @@ def _divisor(smoothing: Floats) -> Floats:
 def _check_thresholds(sites: Sequence[Site], calibration: Calibration) -> None:
     for site in sites:
         found = calibration.inputs.get(site.input)
-        if found is None or not (np.isfinite(found.threshold) and found.threshold > 0):
+        if found is None or not 0 < found.threshold <= _LARGEST_THRESHOLD:
             what = "has no threshold" if found is None else f"has the threshold {found.threshold}"
             raise PrecisionError(
-                f"The pass '{PASS}' needs one above 0 for all that products read: {site.input} {what}.",
+                f"The pass '{PASS}' needs one from 0 to 8e6 for all that products read: {site.input} {what}.",
                 fix="Calibrate again.",
                 tensor=site.input,
             )

@@ -148,7 +148,7 @@ def calibrate(
         allow_small=allow_small,
     )
     if searching is not None:
-        wanted, keep = searching.run(source, data, split, judge_split, faces_dir)
+        wanted, keep = searching.run(source, data, split, judge_split, faces_dir, test_data, leave_out_test)
     calibrator = source.calibrator(list(wanted))
     planned = plan_calibrated(session.bundle, wanted, calibrator, settings, keep)
     path, sqnr = session.bundle.path if out is None else out, None
