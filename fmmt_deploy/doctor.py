@@ -42,7 +42,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "run, eval, bench --engine ort": (*_BASE, "onnxruntime"),
     "run, eval, bench --engine torch": (*_BASE, *_TORCH),
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
-    "cast, --engine emulated": (*_BASE, *_TORCH),
+    "cast, calibrate, triage, verdict, --engine emulated": (*_BASE, *_TORCH),
     "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),

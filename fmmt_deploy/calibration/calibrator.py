@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,7 @@ class Calibrator:
         data: What identifies the data, for taking up an interrupted calibration.
         settings: How to calibrate.
         threads: To compute with.
+        beside: What is saved meanwhile is beside this; default the bundle.
         status: Told what is going on.
     """
 
@@ -73,11 +75,12 @@ class Calibrator:
         settings: CalibrationSettings,
         threads: int,
         *,
+        beside: Path | None = None,
         status: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bundle, self.graphs, self._cases, self._data = bundle, tuple(graphs), cases, data
         self._settings, self._threads, self._status = settings, threads, status
-        self._place = bundle.path.resolve()  # "." has no name, and is gone once the bundle is written
+        self._place = (beside or bundle.path).resolve()  # "." has no name, and is gone once the bundle is written
         self._statistics: Mapping[GraphName, GraphStatistics] | None = None
         self._known: dict[tuple[GraphName, EightBits], Calibrated] = {}
 

@@ -67,5 +67,5 @@ def check_requirement(requirement: Requirement, shares: Mapping[Precision, float
         f"{what} has {share:.2%} of its matrix-product FLOPs in {requirement.precision}; "
         f"{requirement.min_share:.2%} were required.",
         why=f"Found: {found}.",
-        fix="Look at what was kept in float32 and why, or require less.",
+        fix="Look at what was kept back and why, or require less.",
     )

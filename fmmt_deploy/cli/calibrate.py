@@ -134,7 +134,9 @@ def calibrate(
         check_replaceable(out, force)
     may_replace = force or out is not None or dry_run
     settings = options.settings(session.architecture)
-    searching = Auto(session, shown, device or "gpu", max_f1_drop, write_recipe, may_replace, force) if auto else None
+    searching = None
+    if auto:
+        searching = Auto(session, shown, device or "gpu", max_f1_drop, write_recipe, may_replace, force, out)
     wanted, keep = ({}, {}) if auto else options.wanted(session.bundle, may_replace)
     source = Source.opened(
         session,
@@ -146,6 +148,7 @@ def calibrate(
         test_data=test_data,
         leave_out_test=leave_out_test,
         allow_small=allow_small,
+        beside=out,
     )
     if searching is not None:
         wanted, keep = searching.run(source, data, split, judge_split, faces_dir, test_data, leave_out_test)
@@ -156,8 +159,7 @@ def calibrate(
         status = shown.status
         written, sqnr = write_planned(session, source, planned, out=out, force=force, least_db=min_sqnr, status=status)
         path = written.path
-    if not dry_run:
-        calibrator.finish()
+    calibrator.finish()
     title = f"{'would write' if dry_run else 'wrote'} {path}" if planned else "nothing to write"
     found, shown_first = (None, []) if searching is None else searching.results(dry_run)
     shown.result(

@@ -53,6 +53,7 @@ class Auto:
         recipe: Where the recipe goes; default `calibration/<bundle>-<device>.toml`.
         may_replace: Whether graphs of the bundle may be replaced.
         force: Whether a recipe may be.
+        beside: What is saved meanwhile is beside this; default the bundle.
 
     Raises:
         UsageError: Something is there already.
@@ -67,6 +68,7 @@ class Auto:
         recipe: Path | None,
         may_replace: bool,
         force: bool,
+        beside: Path | None = None,
     ) -> None:
         self._session, self._shown, self._device = session, shown, device
         self._drop_points = MAX_F1_DROP_POINTS if max_f1_drop is None else max_f1_drop
@@ -87,8 +89,11 @@ class Auto:
                     f"The bundle {bundle.path} has {graph} in {there[0]} already, which might be made.",
                     fix="Add --force to replace what is made, or give --out.",
                 )
-        place, self._target = bundle.path.resolve(), self._recipe.resolve()  # "." has no name, and is gone in the end
-        self._progress_file = place.with_name(f".{place.name}.search-{device}.jsonl")
+        self._place, self._target = (
+            (beside or bundle.path).resolve(),
+            self._recipe.resolve(),
+        )  # "." has no name, and is gone in the end
+        self._progress_file = self._place.with_name(f".{self._place.name}.search-{device}.jsonl")
         self._found: Found | None = None
         self._dataset: DataSet | None = None
         self._found_recipe: Recipe | None = None
@@ -144,7 +149,7 @@ class Auto:
                 temporary = self._target.with_name(f".{self._target.name}.tmp")
                 temporary.write_text(text, encoding="utf-8")
                 temporary.replace(self._target)
-            self._progress_file.unlink(missing_ok=True)
+        self._progress_file.unlink(missing_ok=True)
         ending = f"{'would write' if dry_run else 'wrote'} the recipe {self._recipe}"
         document = {"recipe": self._recipe, "precision": recipe.precision, "keep": recipe.keep}
         return {**document, "evidence": recipe.evidence}, [*found_parts(self._found, self._dataset.source), ending]
@@ -156,9 +161,7 @@ class Auto:
         progress = ProgressFile(self._progress_file, inputs_digest(bundle, _digest(dataset), settings))
         if len(progress):
             shown.status(f"going on after {len(progress)} judgements of an interrupted search")
-        scratch = create_sibling(
-            bundle.path.resolve()
-        )  # which is found and removed by whoever writes here after a kill
+        scratch = create_sibling(self._place)  # which is found and removed by whoever writes here after a kill
         with session.reference("torch") as reference, scratch as folder:
             with shown.progress("PyTorch float32", len(dataset.order)) as advance:
                 judge = judge_from_bundle(bundle, dataset, reference, threads=session.threads, advance=advance)

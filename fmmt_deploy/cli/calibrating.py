@@ -31,6 +31,8 @@ __all__ = ["Source", "document", "parts", "write_planned"]
 
 Sqnr = Mapping[GraphName, Mapping[str, float]]
 
+_RECEIPTS = "receipts/calibration-*.json in the bundle"
+
 _SHOWN = 3
 """So many tensors a graph are shown to people; all are in the JSON."""
 
@@ -43,9 +45,18 @@ class Source:
         shown: Where progress goes.
         settings: How to calibrate.
         data: What is calibrated on.
+        beside: See `Calibrator`.
     """
 
-    def __init__(self, session: Session, shown: Output, settings: CalibrationSettings, data: CalibrationData) -> None:
+    def __init__(
+        self,
+        session: Session,
+        shown: Output,
+        settings: CalibrationSettings,
+        data: CalibrationData,
+        beside: Path | None = None,
+    ) -> None:
+        self._beside = beside
         self._session, self._shown, self.settings, self.data = session, shown, settings, data
         self._calibrator: Calibrator | None = None
         self._pipeline = session.pipeline(Engines("emulated", {}))  # it prepares inputs, and runs nothing
@@ -63,6 +74,7 @@ class Source:
         test_data: Path | None,
         leave_out_test: bool,
         allow_small: bool,
+        beside: Path | None = None,
     ) -> Source:
         """Reads, chooses and checks the data; see `calibration_data`."""
         shown.status("reading and checking what to calibrate on")
@@ -81,7 +93,7 @@ class Source:
         )
         for warning in data.coverage.warnings:
             shown.status(f"warning: {warning}")
-        return cls(session, shown, settings, data)
+        return cls(session, shown, settings, data, beside)
 
     @property
     def digest(self) -> str:
@@ -107,6 +119,7 @@ class Source:
                 self.digest,
                 self.settings,
                 session.threads,
+                beside=self._beside,
                 status=self._shown.status,
             )
         return self._calibrator
@@ -176,7 +189,12 @@ def parts(planned: Sequence[Planned], source: Source, sqnr: Sqnr, title: str) ->
         *source.data.coverage.warnings,
         *(text for each in planned for text in (each.audit.warnings if each.audit else ())),
     ]
-    return [*found, "\n".join(f"warning: {text}" for text in warnings)] if warnings else found
+    legend = (
+        "own dB: of the graph's own answers on some of the data, against float32. Wide: float32 around the product. "
+        "Seeds ±:\nhow far other dialogues would put the threshold. "
+        f"All of it: {_RECEIPTS}. Next: fmmt verdict, on data not calibrated on."
+    )
+    return [*found, legend, "\n".join(f"warning: {text}" for text in warnings)] if warnings else [*found, legend]
 
 
 def _coverage(coverage: Coverage) -> Table:
