@@ -23,11 +23,6 @@ from fmmt_deploy.types import EMOTIONS
 from tests.golden import GOLDEN
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoPaths:
-    return make_demo(tmp_path_factory.mktemp("demo"))
-
-
 def module_classes(path: Path) -> set[str]:
     """Classes of the modules in a checkpoint that hold weights, themselves or below them."""
 

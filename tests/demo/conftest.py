@@ -1,0 +1,10 @@
+"""The demo, made once: its model is trained, which takes seconds."""
+
+import pytest
+
+from fmmt_deploy.demo import DemoPaths, make_demo
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoPaths:
+    return make_demo(tmp_path_factory.mktemp("demo"))
