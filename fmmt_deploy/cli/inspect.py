@@ -70,8 +70,10 @@ def _inspect_bundle(path: Path, workload: Workload, output: Output) -> None:
     }
     costs = costs_of_bundle(bundle, workload)
     engines, tables = _engines(bundle)
+    calibrations, receipts = _calibrations(bundle)
     document |= {"workload": workload, "costs": costs, "manifest": asdict(manifest), "engines": engines}
-    output.result(document, *_bundle_parts(bundle, size, sizes), *tables, _costs_table(costs, workload))
+    document |= {"calibrations": calibrations}
+    output.result(document, *_bundle_parts(bundle, size, sizes), *receipts, *tables, _costs_table(costs, workload))
 
 
 def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
@@ -99,6 +101,34 @@ def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
         Table("", ("graph", "precision", "file"), graphs),
         Table("", ("file", "size", "SHA-256"), files),
     ]
+
+
+def _calibrations(bundle: Bundle) -> tuple[list[dict[str, object]], list[Table]]:
+    """What the receipts of calibrations say; no hash covers them."""
+    from fmmt_deploy.calibration.audit import receipt_file
+    from fmmt_deploy.json_values import JsonValueError, json_object_from_text
+
+    documents: list[dict[str, object]] = []
+    rows: list[tuple[object, ...]] = []
+    for graph, files in bundle.manifest.graphs.items():
+        for precision in files:
+            path = bundle.path / receipt_file(graph, precision)
+            if not path.is_file():
+                continue
+            try:
+                found = json_object_from_text(path.read_text(encoding="utf-8"))
+                coverage, warnings = found["coverage"], found["warnings"]
+                if not (isinstance(coverage, dict) and isinstance(warnings, list)):
+                    raise JsonValueError("coverage, warnings", "a table and a list", "something else")
+                told = (coverage["source"], coverage["reading"]["split"], coverage["utterances"], found["created"])
+            except (OSError, UnicodeDecodeError, JsonValueError, KeyError, TypeError) as error:
+                documents.append({"graph": graph, "precision": precision, "problem": str(error)})
+                rows.append((graph, precision, f"can't be read: {error}", "–", "–", "–", "–"))
+                continue
+            documents.append({"graph": graph, "precision": precision, "coverage": coverage, "warnings": warnings})
+            rows.append((graph, precision, *told, len(warnings)))
+    heads = ("graph", "precision", "calibrated on", "split", "utterances", "at", "warnings")
+    return documents, [Table("", heads, rows)] if rows else []
 
 
 def _engines(bundle: Bundle) -> tuple[list[dict[str, object]], list[Table]]:

@@ -203,3 +203,20 @@ def test_what_is_nothing_of_ours(name: str, capsys: pytest.CaptureFixture[str]) 
     assert exit_code("inspect", str(REPOSITORY / name)) == 8
     error = capsys.readouterr().err
     assert any(reason in error for reason in ("it is no pickle", "torch.save", "holds no checkpoint"))
+
+
+def test_receipts_of_calibrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    graph, precision = next((g, p) for g, files in bundle.manifest.graphs.items() for p in files)
+    path = bundle.path / f"receipts/calibration-{graph}-{precision}.json"
+    path.parent.mkdir()
+    coverage = {"source": "meld-data", "reading": {"split": "train"}, "utterances": 600}
+    path.write_text(json.dumps({"coverage": coverage, "warnings": ["few faces"], "created": "2026-11-23T01:02:03"}))
+    assert exit_code("inspect", str(bundle.path), "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["calibrations"]
+    assert found == {"graph": graph, "precision": precision, "coverage": coverage, "warnings": ["few faces"]}
+    assert exit_code("inspect", str(bundle.path)) == 0
+    assert "meld-data      train         600  2026-11-23T01:02:03         1" in capsys.readouterr().out
+    path.write_text("{}")
+    assert exit_code("inspect", str(bundle.path)) == 0
+    assert "can't be read" in capsys.readouterr().out
