@@ -17,6 +17,7 @@ from fmmt_deploy.calibration.sites import Site
 from fmmt_deploy.calibration.smoothing import ALPHAS, SmoothingChoice, sweep
 from fmmt_deploy.calibration.thresholds import threshold_from_histogram
 from fmmt_deploy.calibration.weights import Weight
+from fmmt_deploy.errors import DataError
 
 __all__ = ["FLOAT16_LARGEST", "Choices", "calibration_from_statistics", "tried_choices"]
 
@@ -91,6 +92,13 @@ def calibration_from_statistics(
     inputs = {}
     for tensor, plain in statistics.inputs.items():
         seen = smoothed.inputs[tensor] if smoothed is not None and tensor in factors else plain
+        if seen.histogram.largest == 0:
+            raise DataError(
+                f"Where {tensor} of {statistics.graph} saturates can't be told.",
+                why="The calibration data have nothing but zeros here, or nothing at all.",
+                fix="Calibrate on more or other data.",
+                tensor=tensor,
+            )
         method = choices[tensor].chosen.method if tensor in choices else settings.methods[0]
         threshold = threshold_from_histogram(seen.histogram, method, operands, settings.percentile)
         inputs[tensor] = InputScale(tensor, threshold, factors.get(tensor))

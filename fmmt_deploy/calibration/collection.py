@@ -52,7 +52,7 @@ class SavedProgress:
     def load(self, statistics: Mapping[GraphName, GraphStatistics]) -> int:
         """Puts statistics where they were; gives the number of cases that are in them, 0 if there is nothing of use."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if str(file["digest"]) != self._digest:
                     return 0
                 arrays = dict(file)
