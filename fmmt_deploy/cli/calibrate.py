@@ -84,7 +84,11 @@ def calibrate(
     ] = None,
     write_recipe: Annotated[
         Path | None,
-        typer.Option("--write-recipe", metavar="FILE", help="With --auto: keep what was found, with the evidence."),
+        typer.Option(
+            "--write-recipe",
+            metavar="FILE",
+            help="With --auto: where the recipe goes; default calibration/BUNDLE-gpu.toml.",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
