@@ -9,7 +9,7 @@ from pathlib import Path
 from fmmt_deploy.bundle.atomic import link_or_copy
 from fmmt_deploy.bundle.integrity import CACHES
 from fmmt_deploy.bundle.manifest import Manifest
-from fmmt_deploy.bundle.store import Bundle, BundleWriter, write_bundle
+from fmmt_deploy.bundle.store import Bundle, BundleWriter, check_replaceable, write_bundle
 
 __all__ = ["ExtensionWriter", "extend_bundle"]
 
@@ -74,10 +74,12 @@ def extend_bundle(
         What to write with.
 
     Raises:
-        UsageError: Something is at `out` already.
+        UsageError: Something is at `out` already, or it is inside the bundle.
         EnvironmentProblem: The disk is full, or the place can't be written.
     """
     in_place = out is None
+    if out is not None:
+        check_replaceable(out, force, bundle.path)
     kept = {relative: entry for relative, entry in bundle.manifest.files.items() if relative not in without}
     needed_bytes += 0 if in_place else sum(entry.size_bytes for entry in kept.values())
     with write_bundle(bundle.path if out is None else out, force or in_place, needed_bytes) as writer:

@@ -276,23 +276,23 @@ def _recovered(path: Path) -> tuple[int, int, int] | None:
     return None
 
 
-def check_replaceable(target: Path, force: bool) -> None:
-    """Says before any work is done whether a bundle may be written there.
+def check_replaceable(target: Path, force: bool, source: Path | None = None) -> None:
+    """Says before any work is done whether a bundle may be written at `target`.
 
     Args:
-        target: Where it would go.
+        target: Where.
         force: Whether a bundle that is there may be replaced; anything else never is.
+        source: The bundle that it is made from, if it is.
 
     Raises:
-        UsageError: Something is there that is not to be replaced.
+        UsageError: Something is there that is not to be replaced; or it would be inside of its source.
     """
+    if source is not None and source.resolve() in target.resolve().parents:
+        raise UsageError(f"{target} is inside the bundle {source}.", fix="Give a path beside it.", path=target)
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir() or not is_bundle(target):
-        raise UsageError(
-            f"{target} exists and is not a bundle, so it is never replaced.",
-            fix="Give another path, or remove it yourself.",
-            path=target,
-        )
+        what = f"{target} exists and is not a bundle, so it is never replaced."
+        raise UsageError(what, fix="Give another path, or remove it yourself.", path=target)
     if not force:
         raise UsageError(f"The bundle {target} exists.", fix="Add --force to replace it.", path=target)

@@ -135,7 +135,7 @@ def calibrate(
     shown = Output("calibrate", as_json, quiet)
     session = Session(shown, bundle, threads)
     if out is not None:
-        check_replaceable(out, force)
+        check_replaceable(out, force, bundle)
     may_replace = force or out is not None or dry_run
     settings = options.settings(session.architecture)
     searching = None

@@ -97,7 +97,7 @@ def cast(
     requirement = None if require is None else requirement_from_option(require)
     session = Session(shown, bundle, threads, precision=precision)
     if out is not None:
-        check_replaceable(out, force)
+        check_replaceable(out, force, bundle)
     wanted = check_castable(session.bundle, session.precisions, force=force or out is not None)
     stages = self_test_of(session.bundle)
     planned = plan_casts(session.bundle, wanted, keep or (), requirement)

@@ -107,3 +107,12 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="was changed meanwhile"):
             late.commit(bundle.manifest)
     assert "fp16" in Bundle.open(tmp_path / "b").manifest.graphs["swin"]
+
+
+@pytest.mark.parametrize("inside", ["c", "graphs/fp32/c"])
+def test_nothing_is_written_inside_of_what_it_is_made_from(tmp_path: Path, inside: str) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    before = contents(tmp_path / "b")
+    with pytest.raises(UsageError, match="is inside the bundle"):
+        extend(bundle, tmp_path / "b" / inside, force=True)
+    assert contents(tmp_path / "b") == before
