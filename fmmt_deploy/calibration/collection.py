@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -71,11 +73,12 @@ class SavedProgress:
         arrays: dict[str, NDArray[Any]] = {"digest": np.array(self._digest), "done": np.array(done)}
         for graph, found in statistics.items():
             arrays |= {f"{graph}/{name}": array for name, array in found.arrays().items()}
-        temporary = self.path.with_name(f"{self.path.name}.tmp")  # one that a kill leaves is written over, or cleared
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")  # one that a kill leaves is cleared
         try:
             with disk_problems(self.path, sum(array.nbytes for array in arrays.values())), temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
-            temporary.replace(self.path)
+            with suppress(FileNotFoundError):  # another calibration of the bundle is done, and has cleared up
+                temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -98,7 +101,7 @@ def clear_progress(bundle: Path) -> None:
     """
     begin, end = place_of_progress(bundle, "*").name.split("*")
     for path in bundle.parent.iterdir():
-        if path.name.startswith(begin) and path.name.endswith((end, f"{end}.tmp")):
+        if path.name.startswith(begin) and path.name.endswith((end, ".tmp")):
             path.unlink(missing_ok=True)
 
 

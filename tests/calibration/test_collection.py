@@ -166,9 +166,24 @@ def test_digests_are_of_all_that_counts(tiny_bundle: Bundles, tmp_path: Path) ->
 def test_only_progress_is_cleared(tmp_path: Path) -> None:
     place = place_of_progress(tmp_path / "b", "all")
     assert place.parent == tmp_path
-    gone = (place, place_of_progress(tmp_path / "b", "plm-int8"), place.with_name(f"{place.name}.tmp"))
+    gone = (place, place_of_progress(tmp_path / "b", "plm-int8"), place.with_name(f"{place.name}.17.tmp"))
     kept = (place_of_progress(tmp_path / "bb", "all"), tmp_path / ".b.calibration", tmp_path / "b.npz")
     for path in (*gone, *kept):
         path.touch()
     clear_progress(tmp_path / "b")
     assert set(tmp_path.iterdir()) == set(kept)
+
+
+def test_another_calibration_that_is_done_first_clears_what_is_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress is lost then, and nothing else."""
+    save = np.savez
+
+    def saved(*args: Any, **arrays: Any) -> None:
+        save(*args, **arrays)
+        clear_progress(tmp_path / "b")
+
+    monkeypatch.setattr(np, "savez", saved)
+    SavedProgress(place_of_progress(tmp_path / "b", "all"), "digest").save({}, 1)
+    assert not list(tmp_path.iterdir())
