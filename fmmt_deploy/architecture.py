@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "Architecture",
+    "Context",
     "FusionSizes",
     "Modality",
     "PartSizes",
@@ -32,6 +33,8 @@ SWIN_STAGES = 4
 
 Modality = Literal["T+A+V", "V"]
 PlmKind = Literal["roberta", "bert"]
+Context = Literal["dialogue", "past"]
+"""Which turns an utterance's words are read with: all of its dialogue's, as published, or those up to its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,17 @@ class UnimodalSizes:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A whole model: either swin, plm and fusion (`T+A+V`), or unimodal (`V`)."""
+    """A whole model: either swin, plm and fusion (`T+A+V`), or unimodal (`V`).
+
+    `context` is no size, but as fixed: a model must be asked about what it was trained to read.
+    """
 
     modality: Modality
     swin: SwinSizes | None = None
     plm: PlmSizes | None = None
     fusion: FusionSizes | None = None
     unimodal: UnimodalSizes | None = None
+    context: Context = "dialogue"
 
     @property
     def vision_length(self) -> int:

@@ -53,8 +53,8 @@ def json_object_from_text(text: str) -> dict[str, object]:
 def dataclass_from_json(kind: type[T], value: object, where: str = "") -> T:
     """Builds a dataclass from parsed JSON, recursively, by its annotations.
 
-    Understood: int, float, str, `Literal` of strings, `X | None`, `tuple[X, ...]`, `Mapping[str or Literal, X]` and
-    dataclasses.
+    Understood: bool, int, float, str, `Literal` of strings, `X | None`, `tuple[X, ...]`, `Mapping[str or Literal, X]`
+    and dataclasses.
 
     Args:
         kind: The dataclass.
@@ -109,6 +109,8 @@ def _mapping(arguments: tuple[Any, ...], value: object, where: str) -> dict[obje
 def _scalar(expected: Any, value: object, where: str) -> object:
     if expected is str:
         return _text(value, where)
+    if expected is bool:
+        return _truth(value, where)
     if isinstance(value, bool):  # JSON's true is an int to Python
         raise JsonValueError(where, "a number", _shown(value))
     if expected is int and isinstance(value, int):
@@ -121,6 +123,12 @@ def _scalar(expected: Any, value: object, where: str) -> object:
         if math.isfinite(number):
             return number
     raise JsonValueError(where, "a whole number" if expected is int else "a finite number", _shown(value))
+
+
+def _truth(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise JsonValueError(where, "true or false", _shown(value))
+    return value
 
 
 def _text(value: object, where: str) -> str:

@@ -24,8 +24,8 @@ from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.export.export import export_bundle
 from fmmt_deploy.export.source import Source
 from fmmt_deploy.parity.run import accept_graph
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.presets import PRESETS, random_model
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.presets import PRESETS, random_model
 from fmmt_deploy.types import DataSet, GraphName
 from tests.cli.running import exit_code
 from tests.golden import GOLDEN

@@ -9,7 +9,8 @@ from pathlib import Path
 from fmmt_deploy.bundle.atomic import link_or_copy
 from fmmt_deploy.bundle.integrity import CACHES
 from fmmt_deploy.bundle.manifest import Manifest
-from fmmt_deploy.bundle.store import Bundle, BundleWriter, check_replaceable, write_bundle
+from fmmt_deploy.bundle.replacing import check_replaceable
+from fmmt_deploy.bundle.store import Bundle, BundleWriter, write_bundle
 
 __all__ = ["ExtensionWriter", "extend_bundle"]
 

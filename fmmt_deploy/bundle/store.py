@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
+from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.atomic import (
     create_sibling,
     link_or_copy,
@@ -33,11 +34,11 @@ from fmmt_deploy.bundle.manifest import (
     read_manifest,
 )
 from fmmt_deploy.bundle.precisions import adding_command
+from fmmt_deploy.bundle.replacing import check_replaceable
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
-from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Bundle", "BundleWriter", "check_replaceable", "is_bundle", "write_bundle"]
+__all__ = ["Bundle", "BundleWriter", "write_bundle"]
 
 _NOT_INSTALLED = "a checkout, not installed"
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
@@ -88,6 +89,16 @@ class Bundle:
                 raise
             return cls._open(path, verify)  # it was replaced while we read it
         return cls(path, manifest)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's sizes, and what it reads."""
+        return self.manifest.architecture
+
+    def tokenizer_json(self) -> str | None:
+        """The text of `tokenizer.json`, where the model reads text."""
+        name = self.manifest.tokenizer
+        return None if name is None else self.file(name).read_text(encoding="utf-8")
 
     def graph(self, name: GraphName, precision: Precision = "fp32") -> Path:
         """The ONNX file of a graph.
@@ -244,15 +255,6 @@ def write_bundle(path: Path, force: bool = False, needed_bytes: int = 0) -> Iter
             yield BundleWriter(directory, target, force)
 
 
-def is_bundle(path: Path) -> bool:
-    """Whether a directory looks like a bundle, of whatever schema and however damaged."""
-    try:
-        values = json_object_from_text((path / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, JsonValueError):
-        return False
-    return {"schema", "graphs", "files"} <= values.keys()
-
-
 def _own_version() -> str:
     try:
         return version("fmmt-deploy")
@@ -274,25 +276,3 @@ def _recovered(path: Path) -> tuple[int, int, int] | None:
             recover(target)
             return _identity(target)
     return None
-
-
-def check_replaceable(target: Path, force: bool, source: Path | None = None) -> None:
-    """Says before any work is done whether a bundle may be written at `target`.
-
-    Args:
-        target: Where.
-        force: Whether a bundle that is there may be replaced; anything else never is.
-        source: The bundle that it is made from, if it is.
-
-    Raises:
-        UsageError: Something is there that is not to be replaced; or it would be inside of its source.
-    """
-    if source is not None and source.resolve() in target.resolve().parents:
-        raise UsageError(f"{target} is inside the bundle {source}.", fix="Give a path beside it.", path=target)
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not target.is_dir() or not is_bundle(target):
-        what = f"{target} exists and is not a bundle, so it is never replaced."
-        raise UsageError(what, fix="Give another path, or remove it yourself.", path=target)
-    if not force:
-        raise UsageError(f"The bundle {target} exists.", fix="Add --force to replace it.", path=target)

@@ -122,7 +122,7 @@ def calibrate(
 
     Example: fmmt calibrate -b my-bundle --precision swin=int8,plm=int8 --data meld-data --split train
     """
-    from fmmt_deploy.bundle.store import check_replaceable
+    from fmmt_deploy.bundle.replacing import check_replaceable
     from fmmt_deploy.calibration.planning import plan_calibrated
     from fmmt_deploy.cli.calibrate_auto import Auto
     from fmmt_deploy.cli.calibrate_options import Options

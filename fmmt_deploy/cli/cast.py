@@ -78,8 +78,8 @@ def cast(
 
     Example: fmmt cast -b my-bundle --precision swin=fp16,plm=fp16 --require 'fp16>=0.95'
     """
+    from fmmt_deploy.bundle.replacing import check_replaceable
     from fmmt_deploy.bundle.selftest import self_test_of
-    from fmmt_deploy.bundle.store import check_replaceable
     from fmmt_deploy.calibration.cast import audit_ranges, cast_bundle, check_castable, plan_casts
     from fmmt_deploy.calibration.ranges import check_ranges
     from fmmt_deploy.calibration.requirements import requirement_from_option

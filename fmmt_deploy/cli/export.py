@@ -47,7 +47,7 @@ def export(
     Example: fmmt export --ckpt multimodal_T+A+V_RoBERTa.pt --swin-ckpt best_swin_RoBERTa.pt --plm-dir roberta-large -o
     my-bundle
     """
-    from fmmt_deploy.bundle.store import check_replaceable
+    from fmmt_deploy.bundle.replacing import check_replaceable
     from fmmt_deploy.engines.load import default_threads
     from fmmt_deploy.engines.ort.load import engine_from_onnx, import_onnxruntime
     from fmmt_deploy.export.export import export_bundle, planned_files

@@ -16,7 +16,7 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.engines.tensorrt.cache import EngineKey
     from fmmt_deploy.export.costs import GraphCost, Workload
-    from fmmt_deploy.training.checkpoints import Checkpoint
+    from fmmt_deploy.reference.checkpoints import Checkpoint
 
 __all__ = ["inspect"]
 
@@ -197,7 +197,7 @@ def _costs_table(costs: Sequence[GraphCost], workload: Workload) -> Table:
 def _inspect_checkpoint(path: Path, plm_dir: Path | None, output: Output) -> None:
     from dataclasses import asdict
 
-    from fmmt_deploy.training.checkpoints import read_checkpoint
+    from fmmt_deploy.reference.checkpoints import read_checkpoint
 
     checkpoint = read_checkpoint(path, plm_dir)
     sizes = {str(name): asdict(part) for name, part in checkpoint.sizes.items()}

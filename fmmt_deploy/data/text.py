@@ -20,7 +20,7 @@ from itertools import accumulate
 import numpy as np
 from tokenizers import Tokenizer
 
-from fmmt_deploy.architecture import PlmKind
+from fmmt_deploy.architecture import Context, PlmKind
 from fmmt_deploy.data.assembly import check_says_something
 from fmmt_deploy.data.tokenizer_files import SPECIAL_TOKENS, plain_tokenizer_json, tokenizer_json
 from fmmt_deploy.errors import DataError
@@ -88,16 +88,17 @@ class DialogueTokenizer:
         json: The text of a `tokenizer.json`, see `tokenizer_json`.
         kind: RoBERTa or BERT.
         max_tokens: The longest sequence the model has positions for (512 in the published models).
+        context: `past` reads each utterance in a sequence of its own, with the turns up to it.
 
     Raises:
         DataError: If the tokenizer is damaged, or `max_tokens` leaves no room for words.
     """
 
-    def __init__(self, json: str, kind: PlmKind, max_tokens: int = 512) -> None:
+    def __init__(self, json: str, kind: PlmKind, max_tokens: int = 512, context: Context = "dialogue") -> None:
         self._tokenizer = Tokenizer.from_str(plain_tokenizer_json(json, kind))
         self._first, self._separator = (self._tokenizer.token_to_id(token) for token in SPECIAL_TOKENS[kind])
         self._between = SEPARATORS[kind]
-        self._max_tokens = max_tokens
+        self._max_tokens, self.context = max_tokens, context
         self._budget = max_tokens - RESERVED_TURNS * self._between
         if self._budget < 1:
             needed = RESERVED_TURNS * self._between + 1
@@ -133,10 +134,10 @@ class DialogueTokenizer:
         """
         tokens = self._tokens(texts)
         lengths = [len(ids) for ids in tokens]
-        whole = (0, len(tokens)) if self._fits(lengths) else None
         bounds: dict[tuple[int, int], list[int]] = {}
         for position in positions:
-            bounds.setdefault(whole or self._bounds(lengths, position), []).append(position)
+            read = lengths[: position + 1] if self.context == "past" else lengths
+            bounds.setdefault(self._bounds(read, position), []).append(position)
         return tuple(
             _window(self._joined(tokens[start:end]), start, targets, text_length)
             for (start, end), targets in bounds.items()
@@ -161,7 +162,9 @@ class DialogueTokenizer:
         return TokenizedDialogue(np.array(joined[:end], np.int64), starts, lengths)
 
     def _bounds(self, lengths: Sequence[int], position: int) -> tuple[int, int]:
-        """Return the first turn and the one after the last of the window around `position`."""
+        """Return the first turn and the one after the last of the window around `position`: all turns, if they fit."""
+        if self._fits(lengths):
+            return 0, len(lengths)
         for size in (RESERVED_TURNS, RESERVED_TURNS - 1):  # the smaller always fits
             start = min(max(position - size // 2, 0), max(len(lengths) - size, 0))
             end = min(start + size, len(lengths))
@@ -191,6 +194,12 @@ def text_windows(dialogue: Dialogue, tokenizer: DialogueTokenizer | None, text_l
     if not all(0 <= position < turns for position in positions):
         raise DataError(f"dialogue {dialogue.id} has text for {turns} turns and an utterance at {max(positions)}")
     if dialogue.tokens is not None:
+        if tokenizer is not None and tokenizer.context == "past":
+            raise DataError(
+                f"dialogue {dialogue.id} comes tokenised whole, and this model reads no later turns",
+                why="Its turns were shortened in view of later ones.",
+                fix="Use the data set with its texts.",
+            )
         windows: tuple[TextWindow, ...] = (_window(dialogue.tokens, 0, positions, text_length),)
     elif tokenizer is None or dialogue.texts is None:
         raise DataError(f"dialogue {dialogue.id} has no tokens, and there is no tokenizer for its texts")

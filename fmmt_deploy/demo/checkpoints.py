@@ -13,7 +13,7 @@ from fmmt_deploy.demo.paths import DemoPaths
 from fmmt_deploy.demo.published import save_faces, save_multimodal, save_unimodal
 from fmmt_deploy.demo.story import all_phrases
 from fmmt_deploy.demo.tokenizer import write_tokenizer
-from fmmt_deploy.training.presets import random_model
+from fmmt_deploy.reference.presets import random_model
 
 __all__ = ["write_checkpoints"]
 

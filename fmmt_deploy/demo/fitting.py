@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from fmmt_deploy.architecture import PlmKind
 from fmmt_deploy.demo.dataset import WrittenSplit
 from fmmt_deploy.demo.tokenizer import Tokenizer, dialogue_ids
-from fmmt_deploy.training.fusion import FusionModel, UnimodalModel
-from fmmt_deploy.training.model import ReferenceModel
+from fmmt_deploy.reference.fusion import FusionModel, UnimodalModel
+from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, IntArray, PixelArray
 
 __all__ = ["fit_multimodal", "fit_unimodal"]

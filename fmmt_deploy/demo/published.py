@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fmmt_deploy.training.fusion import FusionModel, UnimodalModel
-from fmmt_deploy.training.plm import TextModel
-from fmmt_deploy.training.swin import FaceModel
+from fmmt_deploy.reference.fusion import FusionModel, UnimodalModel
+from fmmt_deploy.reference.plm import TextModel
+from fmmt_deploy.reference.swin import FaceModel
 
 __all__ = ["save_faces", "save_multimodal", "save_unimodal"]
 

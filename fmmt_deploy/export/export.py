@@ -25,7 +25,7 @@ from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
     from fmmt_deploy.export.source import Source
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["Accept", "export_bundle", "graph_from_weights", "planned_files", "self_test_stages"]
 
@@ -59,7 +59,7 @@ def export_bundle(
         UsageError: Something is at `path` already.
         EnvironmentProblem: The disk is full.
     """
-    from fmmt_deploy.training.loading import parts_of_model, save_weights
+    from fmmt_deploy.reference.loading import parts_of_model, save_weights
 
     model, tokenizer = source.model, source.tokenizer
     architecture = model.architecture

@@ -12,7 +12,7 @@ from fmmt_deploy.data.tokenizer_files import tokenizer_json
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["DEFAULTS", "Source", "random_source", "read_source"]
 
@@ -42,7 +42,7 @@ def random_source(preset: Literal["full", "tiny"]) -> Source:
         EnvironmentProblem: PyTorch and what goes with it are missing.
     """
     try:
-        from fmmt_deploy.training.presets import PRESETS, random_model
+        from fmmt_deploy.reference.presets import PRESETS, random_model
 
         model = random_model(PRESETS[preset])
     except ImportError as error:
@@ -56,7 +56,7 @@ def read_source(
     """Reads a model and its tokenizer.
 
     Args:
-        ckpt: See `fmmt_deploy.training.checkpoints.read_checkpoints`.
+        ckpt: See `fmmt_deploy.reference.checkpoints.read_checkpoints`.
         swin_ckpt: See there.
         plm_dir: The language model's folder; default one in or beside `ckpt`.
         tau: Temperature; default the checkpoint's own, or 1.0.
@@ -69,8 +69,8 @@ def read_source(
         DataError: The tokenizer's files are not what they should be.
     """
     try:
-        from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoints
-        from fmmt_deploy.training.loading import model_from_checkpoint
+        from fmmt_deploy.reference.checkpoints import find_plm_dir, read_checkpoints
+        from fmmt_deploy.reference.loading import model_from_checkpoint
     except ImportError as error:
         raise _missing(error) from error
     checkpoint = read_checkpoints(ckpt, swin_ckpt, plm_dir)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
-from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.data.faces import read_faces
 from fmmt_deploy.data.text import DialogueTokenizer
 from fmmt_deploy.engines.host import arrays_from_values
@@ -22,11 +22,24 @@ from fmmt_deploy.pipeline.noise import Noise, no_noise
 from fmmt_deploy.pipeline.plan import Group, Member, padded_tokens, plan_groups
 from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, DataSet, FloatArray, PixelArray
 
-__all__ = ["Clock", "Pending", "Pipeline", "Prediction", "StageName"]
+__all__ = ["Clock", "Pending", "Pipeline", "Prediction", "Served", "StageName"]
 
 StageName = Literal["prepare", "swin", "plm", "fusion"]
 Clock = Callable[[StageName], AbstractContextManager[object]]
 """Enclose a stage's work, to time it."""
+
+
+class Served(Protocol):
+    """A model that can be asked: a bundle, or one that is being trained."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """Its sizes, and what it reads."""
+        ...
+
+    def tokenizer_json(self) -> str | None:
+        """The text of its `tokenizer.json`, where it reads text."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ class Pipeline:
     """Batched inference. An answer does not depend on batch size, order or grouping.
 
     Args:
-        bundle: The model.
+        model: The model.
         engines: Its graphs, opened.
         batch_size: Utterances that are fused together.
         face_batch: Faces that go through `swin` together; default what suits the engines.
@@ -102,7 +115,7 @@ class Pipeline:
 
     def __init__(
         self,
-        bundle: Bundle,
+        model: Served,
         engines: Engines,
         *,
         batch_size: int = 8,
@@ -110,14 +123,13 @@ class Pipeline:
         threads: int = 2,
         clock: Clock = nullcontext,
     ) -> None:
-        self.engines, self.architecture = engines, bundle.manifest.architecture
+        self.engines, self.architecture = engines, model.architecture
         self.batch_size, self.face_batch = batch_size, face_batch or engines.face_batch
         self.threads, self._clock = threads, clock
         self.tokenizer: DialogueTokenizer | None = None
         plm = self.architecture.plm
-        if plm is not None and bundle.manifest.tokenizer is not None:
-            text = bundle.file(bundle.manifest.tokenizer).read_text(encoding="utf-8")
-            self.tokenizer = DialogueTokenizer(text, plm.kind, plm.max_tokens)
+        if plm is not None and (text := model.tokenizer_json()) is not None:
+            self.tokenizer = DialogueTokenizer(text, plm.kind, plm.max_tokens, self.architecture.context)
 
     def run(self, dataset: DataSet, noise: Noise = no_noise) -> Iterator[Prediction]:
         """Answers every utterance of a data set, in the order that is quickest; see `in_order`.

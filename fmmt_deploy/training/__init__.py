@@ -1,1 +1,1 @@
-"""The PyTorch reference model, and the checkpoints it is read from."""
+"""Trains a model from a data set: settings, data loading, both phases of an epoch, checkpoints, and its records."""

@@ -14,7 +14,7 @@ from fmmt_deploy.engines.load import default_threads, open_engines
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.engines.tensorrt.gpu import Gpu, current_gpu
 from fmmt_deploy.errors import EnvironmentProblem, FmmtError
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.verification.settings import Settings
 
 __all__ = ["Context", "check_gpu"]

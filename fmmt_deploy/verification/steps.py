@@ -8,7 +8,7 @@ from functools import partial
 from fmmt_deploy.benchmark.choices import Choice, choice_from_option
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.verification import measuring, preparing
 from fmmt_deploy.verification.outcomes import Step
 from fmmt_deploy.verification.settings import Settings

@@ -17,7 +17,7 @@ from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import Dialogue
 from tests.cli.running import exit_code
 

@@ -23,7 +23,7 @@ from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Array, Engine, Engines, Tensor, Value
 from fmmt_deploy.errors import UnstableError
 from fmmt_deploy.pipeline.run import Pipeline
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import DataSet, Dialogue
 from tests.cli.running import exit_code
 

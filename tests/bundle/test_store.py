@@ -13,7 +13,8 @@ import pytest
 from fmmt_deploy.bundle import integrity, store
 from fmmt_deploy.bundle.integrity import hash_file
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME
-from fmmt_deploy.bundle.store import Bundle, is_bundle
+from fmmt_deploy.bundle.replacing import is_bundle
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import BundleError, EnvironmentProblem
 from tests.bundle.samples import FULL, make_bundle
 

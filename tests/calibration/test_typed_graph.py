@@ -26,9 +26,9 @@ from fmmt_deploy.engines.ort.load import engine_from_onnx as ort_engine_from_onn
 from fmmt_deploy.errors import BundleError, PrecisionError
 from fmmt_deploy.export.export import graph_from_weights
 from fmmt_deploy.parity.run import accept_graph
-from fmmt_deploy.training.loading import parts_of_model
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.loading import parts_of_model
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import GraphName
 from tests.calibration.typed import GRAPHS_OF_MODELS, LOW, PRECISIONS, TypedFiles, inferred_kinds, makers, write_typed
 from tests.export.test_graphs import hollow_weights

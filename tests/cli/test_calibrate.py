@@ -18,7 +18,7 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.dataset import select_dialogues
 from fmmt_deploy.calibration.recipes import read_recipe
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from tests.calibration.talk import Talk, write_talk
 from tests.cli.calibrating import SMALL, Bundles, beside, calibrate, calibrated, graph_bytes, state_of
 from tests.cli.running import REPOSITORY, exit_code

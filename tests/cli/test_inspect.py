@@ -116,7 +116,7 @@ def test_costs_of_a_bundle(tiny_bundle: Callable[[str], Bundle], capsys: pytest.
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fmmt_deploy.training.presets import PRESETS, random_model
+    from fmmt_deploy.reference.presets import PRESETS, random_model
 
     bundle = tiny_bundle("roberta")
     options = ("--tokens", "50", "--faces", "4", "--utterances-per-dialogue", "8")
@@ -178,9 +178,9 @@ def test_every_golden_checkpoint(path: Path, capsys: pytest.CaptureFixture[str])
 def test_own_and_plain_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.numpy import save_file
 
-    from fmmt_deploy.training.loading import save_checkpoint
-    from fmmt_deploy.training.presets import PRESETS, random_model
-    from tests.training.samples import multimodal, plm_dir, state_dict
+    from fmmt_deploy.reference.loading import save_checkpoint
+    from fmmt_deploy.reference.presets import PRESETS, random_model
+    from tests.reference.samples import multimodal, plm_dir, state_dict
 
     model = random_model(PRESETS["tiny"])
     save_checkpoint(model, tmp_path / "run")

@@ -17,8 +17,8 @@ from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.pickles import Node, read_pickle
 from fmmt_deploy.demo import DemoPaths, make_demo
 from fmmt_deploy.demo.story import make_story, runs_of
-from fmmt_deploy.training.checkpoints import read_checkpoints
-from fmmt_deploy.training.loading import model_from_checkpoint
+from fmmt_deploy.reference.checkpoints import read_checkpoints
+from fmmt_deploy.reference.loading import model_from_checkpoint
 from fmmt_deploy.types import EMOTIONS
 from tests.golden import GOLDEN
 

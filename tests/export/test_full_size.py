@@ -43,7 +43,7 @@ import sys
 from pathlib import Path
 from fmmt_deploy.export.export import export_bundle
 from fmmt_deploy.export.source import Source
-from fmmt_deploy.training.presets import PRESETS, random_model
+from fmmt_deploy.reference.presets import PRESETS, random_model
 from tests.models import accept_on_ort, tiny_source
 source = Source(random_model(PRESETS['full']), tiny_source('roberta').tokenizer, {})
 export_bundle(source, Path(sys.argv[1]), accept=accept_on_ort)

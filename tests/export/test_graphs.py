@@ -20,9 +20,9 @@ from fmmt_deploy.bundle.products import matmul_flops, weight_bytes
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.export.builder import WeightFile
 from fmmt_deploy.export.export import graph_from_weights
-from fmmt_deploy.training.loading import parts_of_model
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.loading import parts_of_model
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import GraphName
 from tests.models import TINY, tiny_model
 

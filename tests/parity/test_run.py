@@ -26,7 +26,7 @@ from fmmt_deploy.parity.run import (
 )
 from fmmt_deploy.pipeline.noise import gumbel_noise
 from fmmt_deploy.pipeline.run import Pipeline
-from fmmt_deploy.training.loading import save_checkpoint
+from fmmt_deploy.reference.loading import save_checkpoint
 from fmmt_deploy.types import GraphName
 from tests.cli.running import exit_code
 from tests.golden import GOLDEN

@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Absent())
 
 NEED_TORCH = {
     *("demo.checkpoints", "demo.fitting", "demo.published", "engines.emulated.engine", "engines.emulated.operators"),
-    *(f"training.{name}" for name in ("fusion", "layers", "loading", "model", "plm", "swin")),
+    *(f"reference.{name}" for name in ("fusion", "layers", "loading", "model", "plm", "swin")),
 }
 """Modules that are PyTorch through and through; everything else imports it where it needs it."""
 

@@ -14,8 +14,8 @@ from fmmt_deploy.engines.torch.load import reference_from_bundle
 from fmmt_deploy.pipeline.inputs import fusion_inputs
 from fmmt_deploy.pipeline.noise import no_noise, recorded_noise
 from fmmt_deploy.pipeline.plan import padded_tokens, plan_groups
-from fmmt_deploy.training.fusion import gate_faces, text_rows
-from fmmt_deploy.training.model import ReferenceModel
+from fmmt_deploy.reference.fusion import gate_faces, text_rows
+from fmmt_deploy.reference.model import ReferenceModel
 from tests.models import ON_CPU, Golden
 
 

@@ -12,9 +12,9 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE, Profiles, profiles_from_toml, toml_from_profiles
 from fmmt_deploy.errors import DataError, UsageError
 from fmmt_deploy.pipeline.plan import padded_tokens
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.shapes.lengths import Lengths, distribution, lengths_of
 from fmmt_deploy.shapes.suggest import check_padded_axes, face_chunks, profiles_from_lengths, text_paddings
-from fmmt_deploy.training.presets import PRESETS
 from fmmt_deploy.types import DataSet
 
 Bundles = Callable[[str], Bundle]

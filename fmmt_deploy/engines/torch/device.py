@@ -24,7 +24,7 @@ from fmmt_deploy.types import GraphName
 if TYPE_CHECKING:
     import torch
 
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["AUTOCAST", "ON_HOST", "DeviceEngine", "DeviceTensor"]
 

@@ -13,7 +13,7 @@ from fmmt_deploy.engines.protocol import Array, Tensor, Value
 from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["INPUTS", "TorchEngine"]
 

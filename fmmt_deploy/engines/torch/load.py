@@ -16,7 +16,7 @@ from fmmt_deploy.errors import BundleError, CheckpointError, EnvironmentProblem,
 from fmmt_deploy.types import GraphName
 
 if TYPE_CHECKING:
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["DEVICE_FACE_BATCH", "check_cuda", "engines_from_bundle", "engines_from_model", "reference_from_bundle"]
 
@@ -76,7 +76,7 @@ def reference_from_bundle(bundle: Bundle) -> ReferenceModel:
         BundleError: The weights do not fit the bundle's architecture.
     """
     try:
-        from fmmt_deploy.training.loading import model_from_weight_files
+        from fmmt_deploy.reference.loading import model_from_weight_files
     except ImportError as error:
         raise _missing(error) from error
     manifest = bundle.manifest

@@ -17,8 +17,8 @@ from fmmt_deploy.engines.ort.signedness import Signedness, exact_signedness, exp
 from fmmt_deploy.engines.protocol import Engine
 from fmmt_deploy.export.builder import WeightFile
 from fmmt_deploy.export.export import graph_from_weights
-from fmmt_deploy.training.loading import parts_of_model, save_weights
-from fmmt_deploy.training.presets import PRESETS, random_model
+from fmmt_deploy.reference.loading import parts_of_model, save_weights
+from fmmt_deploy.reference.presets import PRESETS, random_model
 from fmmt_deploy.types import GraphName
 from tests.engines.quantised import calibrated_file
 

@@ -25,7 +25,7 @@ from fmmt_deploy.engines.tensorrt.profiles import (
     toml_from_profiles,
 )
 from fmmt_deploy.errors import BundleError, UsageError
-from fmmt_deploy.training.presets import PRESETS
+from fmmt_deploy.reference.presets import PRESETS
 from tests.models import TINY
 
 REPOSITORY = Path(__file__).parents[3]

@@ -144,7 +144,7 @@ def test_torch_s_own_errors_are_ours(tiny_bundle: Bundles, monkeypatch: pytest.M
         def full(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-        monkeypatch.setattr("fmmt_deploy.training.model.ReferenceModel.run", full)
+        monkeypatch.setattr("fmmt_deploy.reference.model.ReferenceModel.run", full)
         with pytest.raises(EnvironmentProblem, match="too small") as out:
             engines["unimodal"].run(stage.inputs)
         assert out.value.why == "CUDA out of memory. Tried to allocate 2 GiB."

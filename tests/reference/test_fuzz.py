@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fmmt_deploy.errors import FmmtError
-from fmmt_deploy.training.checkpoints import read_checkpoint
-from fmmt_deploy.training.loading import model_from_checkpoint, save_checkpoint
-from fmmt_deploy.training.presets import random_model
-from tests.training.samples import V_ONLY, faces, multimodal, plm_dir, state_dict, vision_only
+from fmmt_deploy.reference.checkpoints import read_checkpoint
+from fmmt_deploy.reference.loading import model_from_checkpoint, save_checkpoint
+from fmmt_deploy.reference.presets import random_model
+from tests.reference.samples import V_ONLY, faces, multimodal, plm_dir, state_dict, vision_only
 
 BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=4)), max_size=4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmmt_deploy.architecture import FusionSizes, UnimodalSizes
-from fmmt_deploy.training.layers import AdditiveAttention, CrossModalEncoder, UtteranceEncoder, sinusoids
+from fmmt_deploy.reference.layers import AdditiveAttention, CrossModalEncoder, UtteranceEncoder, sinusoids
 from fmmt_deploy.types import EMOTIONS
 
 __all__ = ["FusionModel", "UnimodalModel", "gate_faces", "text_rows"]
@@ -27,11 +27,11 @@ def text_rows(states: Tensor, row: Tensor, start: Tensor, length: Tensor, rows: 
     Returns:
         Words (U, rows, H) and their mask (U, rows).
     """
-    words = states.new_zeros(len(row), rows, states.shape[-1])
-    mask = states.new_zeros(len(row), rows)
-    for u, (d, s, n) in enumerate(zip(row.tolist(), start.tolist(), length.tolist(), strict=True)):
-        words[u, :n], mask[u, :n] = states[d, s : s + n], 1.0
-    return words, mask
+    offsets = torch.arange(rows, device=states.device)
+    own = offsets < length[:, None]
+    index = (start[:, None] + offsets).clamp_max(states.shape[1] - 1)
+    words = torch.where(own[..., None], states[row[:, None], index], 0.0)
+    return words, own.to(states.dtype)
 
 
 def gate_faces(
@@ -57,21 +57,15 @@ def gate_faces(
     Returns:
         Vision rows (U, V, d + 7), their mask (U, V), and which faces were used (U, V) in their own order.
     """
-    size = vision.shape[-1]
-    rows = vision.new_zeros(*vision.shape[:2], size + len(EMOTIONS))
-    mask, used = torch.zeros_like(vision_mask), torch.zeros_like(vision_mask, dtype=torch.bool)
-    for u in range(len(vision)):
-        faces = vision_mask[u].nonzero().flatten()
-        if len(faces) == 0:
-            continue
-        probabilities = ((face_logits[face_index[u, faces]] + noise[u, faces]) / tau).softmax(-1)
-        sure = (probabilities**2).sum(-1) > threshold
-        if not sure.any():
-            sure = torch.ones_like(sure)
-        kept = faces[sure]
-        rows[u, : len(kept)] = torch.cat([vision[u, kept], probabilities[sure]], dim=-1)
-        mask[u, : len(kept)], used[u, kept] = 1.0, True
-    return rows, mask, used
+    size = vision.shape[-1] + len(EMOTIONS)
+    real = vision_mask > 0
+    probabilities = ((face_logits[face_index * real] + noise) / tau).softmax(-1)
+    sure = real & ((probabilities**2).sum(-1) > threshold)
+    used = torch.where(sure.any(1, keepdim=True), sure, real)
+    order = used.int().argsort(dim=1, descending=True, stable=True)  # the used ones to the front
+    rows = torch.cat([vision, probabilities], dim=-1).gather(1, order[..., None].expand(-1, -1, size))
+    mask = used.gather(1, order)
+    return torch.where(mask[..., None], rows, 0.0), mask.to(vision_mask.dtype), used
 
 
 class FusionModel(nn.Module):
@@ -79,18 +73,19 @@ class FusionModel(nn.Module):
 
     Args:
         sizes: Rows and widths of every modality.
+        dropout: Of every encoder, in training only.
     """
 
-    def __init__(self, sizes: FusionSizes) -> None:
+    def __init__(self, sizes: FusionSizes, dropout: float = 0.0) -> None:
         super().__init__()
         size, heads = sizes.hidden_size, sizes.heads
         self.text_length = sizes.text_length
         self.audio_linear = nn.Linear(sizes.audio_size, size)
-        self.audio_utt_transformer = UtteranceEncoder(sizes.audio_length, size, heads, sizes.audio_layers)
+        self.audio_utt_transformer = UtteranceEncoder(sizes.audio_length, size, heads, sizes.audio_layers, dropout)
         self.vision_linear = nn.Linear(sizes.vision_size + len(EMOTIONS), size)
-        self.vision_utt_transformer = UtteranceEncoder(sizes.vision_length, size, heads, sizes.vision_layers)
-        self.CrossModalTrans_TA = CrossModalEncoder(size, heads, sizes.crossmodal_layers)
-        self.CrossModalTrans_TA_V = CrossModalEncoder(size, heads, sizes.crossmodal_layers)
+        self.vision_utt_transformer = UtteranceEncoder(sizes.vision_length, size, heads, sizes.vision_layers, dropout)
+        self.CrossModalTrans_TA = CrossModalEncoder(size, heads, sizes.crossmodal_layers, dropout)
+        self.CrossModalTrans_TA_V = CrossModalEncoder(size, heads, sizes.crossmodal_layers, dropout)
         self.attention = AdditiveAttention(size)
         self.classifier = nn.Linear(size, len(EMOTIONS))
 
@@ -128,13 +123,13 @@ class FusionModel(nn.Module):
 
 
 class UnimodalModel(nn.Module):
-    """Utterance logits from vision features alone."""
+    """Utterance logits from vision features alone; see `FusionModel`."""
 
-    def __init__(self, sizes: UnimodalSizes) -> None:
+    def __init__(self, sizes: UnimodalSizes, dropout: float = 0.0) -> None:
         super().__init__()
         self.modality_linear = nn.Linear(sizes.vision_size, sizes.hidden_size)
         self.utt_transformer = UtteranceEncoder(
-            sizes.vision_length, sizes.hidden_size, sizes.heads, sizes.vision_layers
+            sizes.vision_length, sizes.hidden_size, sizes.heads, sizes.vision_layers, dropout
         )
         self.attention = AdditiveAttention(sizes.hidden_size)
         self.classifier = nn.Linear(sizes.hidden_size, len(EMOTIONS))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, SwinSizes
 
 if TYPE_CHECKING:
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
 __all__ = ["PRESETS", "Preset", "random_model"]
 
@@ -78,7 +78,7 @@ def random_model(architecture: Architecture, seed: int = 0) -> ReferenceModel:
     """
     import torch
 
-    from fmmt_deploy.training.model import ReferenceModel
+    from fmmt_deploy.reference.model import ReferenceModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fmmt_deploy.training.checkpoints import Checkpoint, find_plm_dir, read_checkpoint, read_checkpoints
-from fmmt_deploy.training.loading import model_from_checkpoint
-from tests.training.samples import (
+from fmmt_deploy.reference.checkpoints import Checkpoint, find_plm_dir, read_checkpoint, read_checkpoints
+from fmmt_deploy.reference.loading import model_from_checkpoint
+from tests.reference.samples import (
     KINDS,
     expected,
     faces,

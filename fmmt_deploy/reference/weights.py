@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmt_deploy.architecture import Architecture, PartSizes
+from fmmt_deploy.architecture import Architecture, Context, PartSizes
 from fmmt_deploy.errors import CheckpointError
 from fmmt_deploy.types import GraphName
 
@@ -33,12 +33,14 @@ class Checkpoint:
         sizes: The sizes of each part.
         sha256: Of every file read, by name.
         settings: tau and threshold, where the checkpoint tells.
+        context: Which turns its utterances are read with.
     """
 
     parts: Mapping[GraphName, Tensors]
     sizes: Mapping[GraphName, PartSizes]
     sha256: Mapping[str, str]
     settings: Mapping[str, float] = field(default_factory=dict)
+    context: Context = "dialogue"
 
     @property
     def architecture(self) -> Architecture:
@@ -57,7 +59,7 @@ class Checkpoint:
                 if missing == ["swin"]
                 else "Give the multimodal checkpoint as --ckpt and the face model as --swin-ckpt.",
             )
-        return Architecture("T+A+V", swin=sizes["swin"], plm=sizes["plm"], fusion=sizes["fusion"])
+        return Architecture("T+A+V", swin=sizes["swin"], plm=sizes["plm"], fusion=sizes["fusion"], context=self.context)
 
 
 def checked_weights(tensors: Tensors, path: Path) -> Tensors:

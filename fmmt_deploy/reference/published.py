@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from fmmt_deploy.architecture import PlmKind
 from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.weights import Tensors, listed
+from fmmt_deploy.reference.weights import Tensors, listed
 from fmmt_deploy.types import GraphName
 
 __all__ = ["FACE_NAMES", "PLM_NAMES", "UNUSED", "WRAPPER_NAMES", "parts_of", "plm_kind_of"]

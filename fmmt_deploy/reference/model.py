@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fmmt_deploy.architecture import Architecture
-from fmmt_deploy.training.fusion import FusionModel, UnimodalModel, gate_faces, text_rows
-from fmmt_deploy.training.plm import TextModel
-from fmmt_deploy.training.swin import FaceModel
+from fmmt_deploy.reference.fusion import FusionModel, UnimodalModel, gate_faces, text_rows
+from fmmt_deploy.reference.plm import TextModel
+from fmmt_deploy.reference.swin import FaceModel
 from fmmt_deploy.types import GraphName
 
-__all__ = ["ReferenceModel"]
+__all__ = ["DropRates", "ReferenceModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class DropRates:
+    """What is dropped at random in training, and never otherwise; none of it is in a checkpoint.
+
+    Attributes:
+        plm: Dropout of the language model.
+        encoders: Dropout of the fusion's, or the vision-only model's, encoders.
+        path: Stochastic depth of the Swin's last block; earlier ones have less.
+    """
+
+    plm: float = 0.0
+    encoders: float = 0.0
+    path: float = 0.0
+
 
 Stage = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -28,19 +45,23 @@ class ReferenceModel(nn.Module):
         architecture: Sizes of every part.
         tau: Temperature of the face probabilities.
         threshold: Confidence a face must exceed to be kept.
+        drop: For training.
     """
 
-    def __init__(self, architecture: Architecture, tau: float = 1.0, threshold: float = 0.2) -> None:
+    def __init__(
+        self, architecture: Architecture, tau: float = 1.0, threshold: float = 0.2, drop: DropRates | None = None
+    ) -> None:
         super().__init__()
         self.architecture, self.tau, self.threshold = architecture, tau, threshold
+        drop = drop or DropRates()
         if architecture.unimodal is not None:
-            self.unimodal = UnimodalModel(architecture.unimodal)
+            self.unimodal = UnimodalModel(architecture.unimodal, drop.encoders)
         if architecture.swin is not None:
-            self.swin = FaceModel(architecture.swin)
+            self.swin = FaceModel(architecture.swin, drop.path)
         if architecture.fusion is not None:
-            self.fusion = FusionModel(architecture.fusion)
+            self.fusion = FusionModel(architecture.fusion, drop.encoders)
             if architecture.plm is not None:
-                self.plm = TextModel(architecture.plm, architecture.fusion.hidden_size)
+                self.plm = TextModel(architecture.plm, architecture.fusion.hidden_size, drop.plm)
         self.eval()
 
     @torch.inference_mode()

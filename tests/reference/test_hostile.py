@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.checkpoints import read_checkpoint
+from fmmt_deploy.reference.checkpoints import read_checkpoint
 from tests.cli.running import exit_code
-from tests.training.samples import multimodal, vision_only
+from tests.reference.samples import multimodal, vision_only
 
 
 class Call:

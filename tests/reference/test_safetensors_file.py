@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.safetensors_file import read_safetensors
+from fmmt_deploy.reference.safetensors_file import read_safetensors
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool)
 SHAPES = st.lists(st.integers(0, 4), max_size=3)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.errors import CheckpointError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
-from fmmt_deploy.training.weights import Tensors
+from fmmt_deploy.reference.weights import Tensors
 
 __all__ = ["read_safetensors"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.architecture import Architecture, PlmKind, UnimodalSizes
 from fmmt_deploy.data.pickles import read_pickle
-from fmmt_deploy.training.pickled import tensors_of
+from fmmt_deploy.reference.pickled import tensors_of
 from tests.golden import GOLDEN
 
 KINDS: tuple[PlmKind, ...] = ("roberta", "bert")

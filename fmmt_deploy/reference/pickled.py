@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.data.pickles import Node
 from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.plm_settings import PlmSettings, plm_settings_from_config
-from fmmt_deploy.training.sizes import Facts
-from fmmt_deploy.training.weights import Tensors
+from fmmt_deploy.reference.plm_settings import PlmSettings, plm_settings_from_config
+from fmmt_deploy.reference.sizes import Facts
+from fmmt_deploy.reference.weights import Tensors
 
 __all__ = ["facts_of", "tensors_of"]
 

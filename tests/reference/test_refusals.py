@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from fmmt_deploy.data.pickles import read_pickle
 from fmmt_deploy.errors import CheckpointError, UsageError
-from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoint, read_checkpoints
-from fmmt_deploy.training.loading import model_from_checkpoint
-from fmmt_deploy.training.pickled import _modules, facts_of
-from tests.training.samples import KINDS, faces, folder, multimodal, plm_dir, state_dict, vision_only
+from fmmt_deploy.reference.checkpoints import find_plm_dir, read_checkpoint, read_checkpoints
+from fmmt_deploy.reference.loading import model_from_checkpoint
+from fmmt_deploy.reference.pickled import _modules, facts_of
+from tests.reference.samples import KINDS, faces, folder, multimodal, plm_dir, state_dict, vision_only
 
 Weights = dict[str, torch.Tensor]
 

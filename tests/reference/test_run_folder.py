@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from fmmt_deploy.data.tokenizer_files import tokenizer_json
 from fmmt_deploy.errors import CheckpointError, EnvironmentProblem
-from fmmt_deploy.training.checkpoints import find_plm_dir, read_checkpoint
-from fmmt_deploy.training.loading import model_from_checkpoint, model_from_weight_files, save_checkpoint, save_weights
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.presets import PRESETS, random_model
+from fmmt_deploy.reference.checkpoints import find_plm_dir, read_checkpoint
+from fmmt_deploy.reference.loading import model_from_checkpoint, model_from_weight_files, save_checkpoint, save_weights
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.presets import PRESETS, random_model
 from tests.cli.running import exit_code
-from tests.training.samples import V_ONLY, plm_dir
+from tests.reference.samples import V_ONLY, plm_dir
 
 FILES = ("config.json", "model.safetensors")
 
@@ -121,7 +121,7 @@ def test_a_file_missing(run: Path, file: str) -> None:
 
 def test_a_failed_write_leaves_the_old_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: (run / name).read_bytes() for name in FILES}
-    monkeypatch.setattr("fmmt_deploy.training.loading.save_file", _half_written)
+    monkeypatch.setattr("fmmt_deploy.reference.loading.save_file", _half_written)
     with pytest.raises(EnvironmentProblem, match="can't be written"):
         save_checkpoint(random_model(V_ONLY, seed=9), run)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before

@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.errors import CheckpointError, EnvironmentProblem
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.run_folder import CONFIG, SCHEMA, TOKENIZER, WEIGHTS, RunConfig
-from fmmt_deploy.training.weights import Checkpoint
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.run_folder import CONFIG, SCHEMA, TOKENIZER, WEIGHTS, RunConfig
+from fmmt_deploy.reference.weights import Checkpoint
 from fmmt_deploy.types import GRAPHS, GraphName
 
 __all__ = ["model_from_checkpoint", "model_from_weight_files", "parts_of_model", "save_checkpoint", "save_weights"]

@@ -18,8 +18,8 @@ from fmmt_deploy.architecture import (
     size_problem,
 )
 from fmmt_deploy.errors import CheckpointError
-from fmmt_deploy.training.plm_settings import PlmSettings
-from fmmt_deploy.training.weights import Tensors
+from fmmt_deploy.reference.plm_settings import PlmSettings
+from fmmt_deploy.reference.weights import Tensors
 from fmmt_deploy.types import EMOTIONS, GraphName
 
 __all__ = ["Facts", "sizes_of"]

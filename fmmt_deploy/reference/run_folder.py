@@ -1,6 +1,6 @@
 """A run folder, our own form of checkpoint: `model.safetensors`, `config.json`, and `tokenizer.json` if it reads text.
 
-`fmmt_deploy.training.loading.save_checkpoint` writes it.
+`fmmt_deploy.reference.loading.save_checkpoint` writes it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from fmmt_deploy.architecture import Architecture, PartSizes
 from fmmt_deploy.errors import CheckpointError
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_object_from_text
-from fmmt_deploy.training.plm_settings import PlmSettings
-from fmmt_deploy.training.safetensors_file import read_safetensors
-from fmmt_deploy.training.sizes import Facts, sizes_of
-from fmmt_deploy.training.weights import Checkpoint, Tensors, checked_weights, listed, sha256_of
+from fmmt_deploy.reference.plm_settings import PlmSettings
+from fmmt_deploy.reference.safetensors_file import read_safetensors
+from fmmt_deploy.reference.sizes import Facts, sizes_of
+from fmmt_deploy.reference.weights import Checkpoint, Tensors, checked_weights, listed, sha256_of
 from fmmt_deploy.types import GRAPHS, GraphName
 
 __all__ = ["CONFIG", "SCHEMA", "TOKENIZER", "WEIGHTS", "RunConfig", "is_run_folder", "read_run_folder"]
@@ -62,7 +62,7 @@ def read_run_folder(folder: Path) -> Checkpoint:
         _check_sizes(part, sizes[part], tensors, config)
     checked = {part: checked_weights(tensors, weights) for part, tensors in parts.items()}
     hashes = {path.name: sha256_of(path) for path in (config, weights)}
-    return Checkpoint(checked, sizes, hashes, {"tau": run.tau, "threshold": run.threshold})
+    return Checkpoint(checked, sizes, hashes, {"tau": run.tau, "threshold": run.threshold}, run.architecture.context)
 
 
 def _config(path: Path) -> RunConfig:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fmmt_deploy.errors import CheckpointError, UsageError
-from fmmt_deploy.training.run_folder import CONFIG, WEIGHTS
-from fmmt_deploy.training.weights import listed
+from fmmt_deploy.reference.run_folder import CONFIG, WEIGHTS
+from fmmt_deploy.reference.weights import listed
 
 __all__ = ["find_plm_dir", "published_files"]
 

@@ -19,9 +19,10 @@ class TextModel(nn.Module):
     Args:
         sizes: The language model's sizes.
         hidden_size: H, what `text_linear` projects to.
+        dropout: Of sums, attention and every branch, in training only.
     """
 
-    def __init__(self, sizes: PlmSizes, hidden_size: int) -> None:
+    def __init__(self, sizes: PlmSizes, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
         common = {
             "vocab_size": sizes.vocab_size,
@@ -31,6 +32,8 @@ class TextModel(nn.Module):
             "intermediate_size": sizes.intermediate_size,
             "type_vocab_size": sizes.type_vocab_size,
             "layer_norm_eps": sizes.layer_norm_eps,
+            "hidden_dropout_prob": dropout,
+            "attention_probs_dropout_prob": dropout,
             "attn_implementation": "eager",
         }
         if sizes.kind == "roberta":

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fmmt_deploy.data.pickles import read_arrays
-from fmmt_deploy.training.checkpoints import read_checkpoints
-from fmmt_deploy.training.loading import model_from_checkpoint
-from fmmt_deploy.training.model import ReferenceModel
-from fmmt_deploy.training.presets import random_model
+from fmmt_deploy.reference.checkpoints import read_checkpoints
+from fmmt_deploy.reference.loading import model_from_checkpoint
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.reference.presets import random_model
 from tests.golden import GOLDEN
-from tests.training.samples import KINDS, V_ONLY, expected, faces, multimodal, vision_only
+from tests.reference.samples import KINDS, V_ONLY, expected, faces, multimodal, vision_only
 
 TOLERANCE = 2e-5
 """As the issue asks of logits; float32 rounding of a few hundred products in another order."""

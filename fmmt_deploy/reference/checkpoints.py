@@ -10,14 +10,14 @@ from pathlib import Path
 
 from fmmt_deploy.data.pickles import read_pickle
 from fmmt_deploy.errors import CheckpointError, UsageError
-from fmmt_deploy.training.folders import find_plm_dir, published_files
-from fmmt_deploy.training.pickled import facts_of, tensors_of
-from fmmt_deploy.training.plm_settings import CONFIG_NAME, plm_settings_from_folder
-from fmmt_deploy.training.published import parts_of, plm_kind_of
-from fmmt_deploy.training.run_folder import is_run_folder, read_run_folder
-from fmmt_deploy.training.safetensors_file import read_safetensors
-from fmmt_deploy.training.sizes import Facts, sizes_of
-from fmmt_deploy.training.weights import Checkpoint, Tensors, checked_weights, listed, sha256_of
+from fmmt_deploy.reference.folders import find_plm_dir, published_files
+from fmmt_deploy.reference.pickled import facts_of, tensors_of
+from fmmt_deploy.reference.plm_settings import CONFIG_NAME, plm_settings_from_folder
+from fmmt_deploy.reference.published import parts_of, plm_kind_of
+from fmmt_deploy.reference.run_folder import is_run_folder, read_run_folder
+from fmmt_deploy.reference.safetensors_file import read_safetensors
+from fmmt_deploy.reference.sizes import Facts, sizes_of
+from fmmt_deploy.reference.weights import Checkpoint, Tensors, checked_weights, listed, sha256_of
 
 __all__ = ["Checkpoint", "find_plm_dir", "read_checkpoint", "read_checkpoints"]
 

@@ -1,0 +1,1 @@
+"""The PyTorch reference model, and the checkpoints it is read from."""

@@ -1,0 +1,62 @@
+"""What the model is given in training: one pass of one process, made by the data's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["FaceBatch", "TargetBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBatch:
+    """Labelled faces.
+
+    Attributes:
+        pixels: Augmented and normalised, float32 (N, 3, 224, 224).
+        labels: (N,), int64.
+        share: Of this process in the step's mean loss: its faces by all processes'.
+        names: Which faces they are, for messages.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    share: float
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> FaceBatch:
+        """The same, on a device."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBatch:
+    """Utterances with all that is read for them; each dialogue stands in it once.
+
+    Attributes:
+        inputs: What `plm` and `fusion` (or `unimodal`) take, by the graphs' names, but for what the graphs give each
+            other; see `fmmt_deploy.pipeline.inputs`.
+        faces: uint8 (N, 224, 224, 3), those that `face_index` counts; none in a vision-only model's.
+        labels: (U,), int64.
+        weights: (U,), parts of the step's mean loss: over all passes and processes of a step they sum to 1.
+        names: The utterances' ids.
+    """
+
+    inputs: Mapping[str, Tensor]
+    faces: Tensor
+    labels: Tensor
+    weights: Tensor
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> TargetBatch:
+        """The same, on a device."""
+        return replace(
+            self,
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+            faces=self.faces.to(device),
+            labels=self.labels.to(device),
+            weights=self.weights.to(device),
+        )
