@@ -20,10 +20,17 @@ from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.errors import CheckpointError, EnvironmentProblem
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.reference.run_folder import CONFIG, SCHEMA, TOKENIZER, WEIGHTS, RunConfig
-from fmmt_deploy.reference.weights import Checkpoint
+from fmmt_deploy.reference.weights import Checkpoint, Tensors
 from fmmt_deploy.types import GRAPHS, GraphName
 
-__all__ = ["model_from_checkpoint", "model_from_weight_files", "parts_of_model", "save_checkpoint", "save_weights"]
+__all__ = [
+    "load_strictly",
+    "model_from_checkpoint",
+    "model_from_weight_files",
+    "parts_of_model",
+    "save_checkpoint",
+    "save_weights",
+]
 
 
 def model_from_checkpoint(checkpoint: Checkpoint, tau: float, threshold: float) -> ReferenceModel:
@@ -34,10 +41,23 @@ def model_from_checkpoint(checkpoint: Checkpoint, tau: float, threshold: float) 
     """
     model = _empty_model(checkpoint.architecture, tau, threshold)
     for name, part in parts_of_model(model).items():
-        shapes = {key: array.shape for key, array in checkpoint.parts[name].items()}
-        _check(part, name, shapes)
-        _load(part, {key: torch.tensor(array) for key, array in checkpoint.parts[name].items()})
+        load_strictly(part, name, checkpoint.parts[name])
     return _complete(model)
+
+
+def load_strictly(part: nn.Module, name: GraphName, tensors: Tensors) -> None:
+    """Puts tensors in the place of a module's own: each is used, none is missing, each has the right shape.
+
+    Args:
+        part: The module.
+        name: The part of the model it is or belongs to, for messages.
+        tensors: By its names; copied.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown, or of another shape.
+    """
+    _check(part, name, {key: array.shape for key, array in tensors.items()})
+    _load(part, {key: torch.tensor(array) for key, array in tensors.items()})
 
 
 def model_from_weight_files(

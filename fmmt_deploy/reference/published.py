@@ -15,7 +15,7 @@ from fmmt_deploy.errors import CheckpointError
 from fmmt_deploy.reference.weights import Tensors, listed
 from fmmt_deploy.types import GraphName
 
-__all__ = ["FACE_NAMES", "PLM_NAMES", "UNUSED", "WRAPPER_NAMES", "parts_of", "plm_kind_of"]
+__all__ = ["FACE_NAMES", "PLM_NAMES", "UNUSED", "WRAPPER_NAMES", "NameTable", "parts_of", "plm_kind_of", "renamed"]
 
 NameTable: TypeAlias = tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 """The first pattern that matches a name's beginning replaces it."""
@@ -56,17 +56,17 @@ def parts_of(tensors: Tensors, path: Path) -> dict[GraphName, Tensors]:
     Raises:
         CheckpointError: It is no checkpoint of this model, or has a tensor twice.
     """
-    used = _renamed(tensors, WRAPPER_NAMES, path)
+    used = renamed(tensors, WRAPPER_NAMES, path)
     used = {name: tensor for name, tensor in used.items() if not UNUSED.fullmatch(name)}
     if "swin.patch_embed.proj.weight" in used:
-        return {"swin": _renamed(used, FACE_NAMES, path)}
+        return {"swin": renamed(used, FACE_NAMES, path)}
     if "modality_linear.weight" in used:
         return {"unimodal": used}
     if "audio_linear.weight" not in used:
         raise _unknown(used, path)
     text = {name: tensor for name, tensor in used.items() if name.startswith(("roberta.", "bert.", "text_linear."))}
     fusion = {name: tensor for name, tensor in used.items() if name not in text}
-    return {"plm": _renamed(text, PLM_NAMES, path), "fusion": fusion}
+    return {"plm": renamed(text, PLM_NAMES, path), "fusion": fusion}
 
 
 def plm_kind_of(tensors: Tensors, path: Path) -> PlmKind:
@@ -86,19 +86,29 @@ def plm_kind_of(tensors: Tensors, path: Path) -> PlmKind:
     return kinds[0]
 
 
-def _renamed(tensors: Tensors, table: NameTable, path: Path) -> Tensors:
-    renamed: Tensors = {}
+def renamed(tensors: Tensors, table: NameTable, path: Path) -> Tensors:
+    """Tensors with the names that a table gives them; those that it does not know keep theirs.
+
+    Args:
+        tensors: By name.
+        table: See `NameTable`.
+        path: For messages.
+
+    Raises:
+        CheckpointError: Two get the same name.
+    """
+    result: Tensors = {}
     for name, tensor in tensors.items():
         new = next((p.sub(replacement, name, count=1) for p, replacement in table if p.match(name)), name)
-        if new in renamed:
+        if new in result:
             raise CheckpointError(
                 f"{path} has the tensor {new} twice, under two names.",
                 fix="It is put together from several checkpoints; take one of them.",
                 path=path,
                 tensor=name,
             )
-        renamed[new] = tensor
-    return renamed
+        result[new] = tensor
+    return result
 
 
 def _unknown(tensors: Tensors, path: Path) -> CheckpointError:
