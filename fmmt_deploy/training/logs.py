@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmmt_deploy.training.jsonl_log import JsonlLog, Kept
 from fmmt_deploy.training.settings import Settings
 from fmmt_deploy.training.tensorboard_log import TensorBoardLog
 from fmmt_deploy.training.terminal import Terminal
-from fmmt_deploy.training.watching import EpochRecord, StepRecord, Watcher
+from fmmt_deploy.training.watching import EpochRecord, Phase, StepRecord, Watcher
 
-__all__ = ["LOG", "TENSORBOARD", "Watchers", "open_watcher"]
+if TYPE_CHECKING:
+    from fmmt_deploy.training.state import Progress
+
+__all__ = ["LOG", "TENSORBOARD", "Watchers", "kept_of", "open_watcher"]
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -69,15 +73,22 @@ class Watchers:
                 self.failed(name, error)
 
 
-def open_watcher(folder: Path, settings: Settings, kept: Kept | None = None, quiet: bool = False) -> Watcher:
+def kept_of(progress: Progress) -> Kept:
+    """What of a log is kept by a training that goes on from there: its own steps, and the epochs that are over."""
+    steps: dict[Phase, int] = {"faces": progress.faces_steps, "target": progress.target_steps}
+    return Kept(steps, progress.epoch if progress.finished else progress.epoch - 1)
+
+
+def open_watcher(folder: Path, settings: Settings, progress: Progress | None = None, quiet: bool = False) -> Watcher:
     """Opens all that watches a run.
 
     Args:
         folder: The run's.
         settings: The run's.
-        kept: How far a run has come that is resumed.
+        progress: How far a run is that is resumed.
         quiet: Show nothing.
     """
+    kept = None if progress is None else kept_of(progress)
     opened: list[tuple[str, Watcher]] = []
     problems: list[tuple[str, Exception]] = []
     ways: dict[str, Callable[[], Watcher]] = {

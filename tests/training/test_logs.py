@@ -17,8 +17,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.training.jsonl_log import JsonlLog, Kept, read_log
-from fmmt_deploy.training.logs import LOG, TENSORBOARD, Watchers, open_watcher
+from fmmt_deploy.training.logs import LOG, TENSORBOARD, Watchers, kept_of, open_watcher
 from fmmt_deploy.training.settings import Settings
+from fmmt_deploy.training.state import Progress
 from fmmt_deploy.training.tensorboard_log import TensorBoardLog
 from fmmt_deploy.training.terminal import Terminal, text_of_epoch
 from fmmt_deploy.training.watching import EpochRecord, StepRecord, Watcher
@@ -256,3 +257,22 @@ def test_quiet_shows_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "")
     assert len(read_log(tmp_path / LOG).epochs) == 3
     assert (tmp_path / TENSORBOARD / "target").is_dir()
+
+
+def test_a_resumed_run_is_watched_from_its_progress(tmp_path: Path) -> None:
+    """Its state was written in the second epoch, and after the last."""
+    told = whole_run()
+    watcher = open_watcher(tmp_path, Settings(), quiet=True)
+    tell(watcher, told[:20])
+    watcher.close()
+    progress = Progress(epoch=2, phase="target", step=3, faces_steps=8, target_steps=7)
+    watcher = open_watcher(tmp_path, Settings(), progress, quiet=True)
+    tell(watcher, told[16:])
+    watcher.close()
+    found = read_log(tmp_path / LOG)
+    assert list(found.steps) == [record for record in told if isinstance(record, StepRecord)]
+    assert [line.epoch for line in found.epochs] == [1, 2, 3]
+    assert [point[0] for point in event_values(tmp_path / TENSORBOARD / "target")["loss"]] == list(range(1, 13))
+    assert kept_of(progress) == Kept({"faces": 8, "target": 7}, 1)
+    done = replace(progress, epoch=3, target_steps=12, faces_steps=12, finished=True)
+    assert kept_of(done) == Kept({"faces": 12, "target": 12}, 3)
