@@ -67,6 +67,10 @@ class ReferenceModel(nn.Module):
     @torch.inference_mode()
     def run(self, graph: GraphName, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Runs one part with the inputs of the graph of that name; see `fmmt_deploy.export` for the shapes."""
+        return self.compute(graph, inputs)
+
+    def compute(self, graph: GraphName, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `run`, for training: gradients can be taken of it."""
         stage = cast(Stage, getattr(self, f"_run_{graph}"))
         return stage(inputs)
 

@@ -53,7 +53,15 @@ class FaceModel(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Maps `faces` uint8 (N, 224, 224, 3), BGR, to logits (N, 7)."""
-        tokens = self.backbone.forward_features(normalised_pixels(faces)).flatten(1, 2)
+        return self.head(self.tokens(normalised_pixels(faces)))
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Maps normalised `pixels` (N, 3, 224, 224) to the last stage's tokens (N, 49, channels)."""
+        tokens: Tensor = self.backbone.forward_features(pixels).flatten(1, 2)
+        return tokens
+
+    def head(self, tokens: Tensor) -> Tensor:
+        """Maps `tokens` (N, 49, channels) to logits (N, 7)."""
         features = self.output_layer(tokens)
         logits: Tensor = self.classifier(torch.relu(self.linear(features)))
         return logits

@@ -1,0 +1,114 @@
+"""What a training leaves behind while it runs: the best model, and what it is resumed from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fmmt_deploy.errors import ArtefactError
+from fmmt_deploy.reference.loading import save_checkpoint
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.training.devices import Devices
+from fmmt_deploy.training.optimisation import Optimiser
+from fmmt_deploy.training.state import Identity, Progress, State, swapped, write_state
+from fmmt_deploy.training.watching import Phase
+
+__all__ = ["BEST", "Checkpoints"]
+
+BEST = "best"
+"""The run folder of the best epoch, in the folder of the run."""
+
+
+class Checkpoints:
+    """Writes and reads a training's files, in the main process alone: the others have the same weights and moments.
+
+    Args:
+        folder: Of the run.
+        model: That is trained.
+        tokenizer: Content of its `tokenizer.json`, where it reads text.
+        optimisers: By phase.
+        devices: This process's.
+        identity: What the training is of.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: ReferenceModel,
+        tokenizer: str | None,
+        optimisers: Mapping[Phase, Optimiser],
+        devices: Devices,
+        identity: Identity,
+    ) -> None:
+        self._folder, self._model, self._tokenizer = folder, model, tokenizer
+        self._optimisers, self._devices, self._identity = optimisers, devices, identity
+        self._saved: Progress | None = None
+        self._saved_at = time.monotonic()
+
+    def save_if_due(self, progress: Progress) -> None:
+        """Writes the state where `run.save_minutes` have passed since the last time."""
+        if time.monotonic() - self._saved_at >= self._identity.settings.run.save_minutes * 60:
+            self.save(progress)
+
+    def save(self, progress: Progress) -> None:
+        """Writes the state, but if it is the last one written.
+
+        Raises:
+            EnvironmentProblem: It can't be written; the one before is as it was.
+        """
+        if self._devices.main and progress != self._saved:
+            write_state(self._folder, self._state(progress))
+            self._saved = progress
+        self._saved_at = time.monotonic()
+
+    def save_best(self) -> None:
+        """Writes the model in the place of the best one.
+
+        Raises:
+            EnvironmentProblem: It can't be written; the one before is as it was.
+        """
+        if self._devices.main:
+            with swapped(self._folder / BEST) as folder:
+                save_checkpoint(self._model, folder, self._tokenizer)
+
+    def restore(self, state: State) -> None:
+        """Puts a state back into the model and the optimisers, each number where it was.
+
+        Raises:
+            ArtefactError: It is of another model.
+        """
+        try:
+            self._model.load_state_dict(dict(state.model))  # copies, so that nothing holds on to the files
+        except RuntimeError as error:
+            why = str(error).splitlines()[-1].strip()
+            raise ArtefactError("The state is of another model.", why=why, fix="Begin a new run.") from error
+        for phase, optimiser in self._optimisers.items():
+            found = {number: _moments_of(state, f"{phase}/{name}/") for number, name in enumerate(optimiser.names)}
+            found = {number: moments for number, moments in found.items() if moments}
+            groups = optimiser.adam.state_dict()["param_groups"]
+            optimiser.adam.load_state_dict({"state": found, "param_groups": groups})
+        if self._devices.scaler is not None and state.scaler is not None:
+            self._devices.scaler.load_state_dict(dict(state.scaler))
+        self._saved = state.progress
+
+    def _state(self, progress: Progress) -> State:
+        if progress.finished:
+            return State(progress, self._identity, {}, {})
+        scaler = None if self._devices.scaler is None else self._devices.scaler.state_dict()
+        return State(progress, self._identity, self._model.state_dict(), self._moments(), scaler)
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"{phase}/{name}/{kind}": tensor
+            for phase, optimiser in self._optimisers.items()
+            for name, parameter in zip(optimiser.names, optimiser.parameters, strict=True)
+            for kind, tensor in optimiser.adam.state.get(parameter, {}).items()
+        }
+
+
+def _moments_of(state: State, prefix: str) -> dict[str, Tensor]:
+    kinds = ("step", "exp_avg", "exp_avg_sq")
+    return {kind: state.moments[prefix + kind].clone() for kind in kinds if prefix + kind in state.moments}

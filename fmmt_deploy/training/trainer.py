@@ -1,0 +1,296 @@
+"""Trains a model: both phases of every epoch, validation, the best epoch kept, and a state to resume from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+
+from fmmt_deploy.errors import FmmtError, UsageError
+from fmmt_deploy.evaluation.evaluation import Evaluation
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.training.batches import FaceBatch, TargetBatch
+from fmmt_deploy.training.checkpoints import Checkpoints
+from fmmt_deploy.training.devices import Devices, open_devices
+from fmmt_deploy.training.interrupts import Interrupts
+from fmmt_deploy.training.objective import Trainee
+from fmmt_deploy.training.optimisation import optimisers_of
+from fmmt_deploy.training.settings import Settings
+from fmmt_deploy.training.state import Identity, Progress, State, check_same, read_state
+from fmmt_deploy.training.stepping import Place, Stepper, StepResult
+from fmmt_deploy.training.watching import EpochRecord, Phase, StepRecord, Watcher
+
+__all__ = ["Batches", "Faces", "Target", "Trained", "Validate", "train"]
+
+S = TypeVar("S", covariant=True)
+Validate = Callable[[ReferenceModel], Evaluation]
+
+
+class Batches(Protocol[S]):
+    """What a phase is fed with, `TargetData` or `FaceData`: an epoch's steps, the same whenever they are asked for."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the data do."""
+        ...
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch, from 1."""
+        ...
+
+    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[S]:
+        """Every step of an epoch from one on, as one of the processes has it."""
+        ...
+
+
+Target = Batches[tuple[TargetBatch, ...]]
+"""Each step with its passes."""
+
+Faces = Batches[FaceBatch]
+"""Each step is one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of it.
+
+    Attributes:
+        best_epoch: Whose model was kept, from 1.
+        best: Its scores on the validation split.
+        epochs: That were made.
+        stopped_early: Whether for want of better ones.
+    """
+
+    best_epoch: int
+    best: Evaluation
+    epochs: int
+    stopped_early: bool
+
+
+def train(
+    model: ReferenceModel,
+    settings: Settings,
+    target: Target,
+    faces: Faces | None,
+    validate: Validate,
+    watcher: Watcher,
+    folder: Path,
+    *,
+    tokenizer: str | None,
+    resume: bool,
+    device: str,
+) -> Trained:
+    """Trains a model in place, and writes `best/` (a run folder) and `state/` into the folder of the run.
+
+    Afterwards the model is that of the last epoch made; the best is in `best/`. Where torchrun started several
+    processes, each of them calls this with the same; only the main one validates, writes, and tells the watcher.
+
+    Args:
+        model: With the weights to start from, and its dropout.
+        settings: Of the whole training.
+        target: The emotions of utterances.
+        faces: Labelled faces, for epochs that begin with them; None for none.
+        validate: Scores a model on the validation split.
+        watcher: Is told what happens.
+        folder: Of the run.
+        tokenizer: Content of its `tokenizer.json`, where it reads text.
+        resume: Go on from the folder's state, if there is one.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UsageError: The folder holds a training that is not to be resumed, or one of other settings or data; or FP16
+            was asked for on a CPU.
+        EnvironmentProblem: The disk is full, or there is no GPU.
+        ArtefactError: The state is damaged.
+        UnstableError: A loss is not finite.
+        KeyboardInterrupt: Ctrl-C; the state was written before.
+    """
+    state = read_state(folder)
+    if state is not None and not resume:
+        raise UsageError(
+            f"{folder} holds a training that was begun.",
+            fix="Add --resume to go on, or give another folder.",
+            path=folder,
+        )
+    with open_devices(device, settings.run.precision) as devices:
+        training = _Training(model, settings, target, faces, validate, watcher, folder, tokenizer, devices)
+        if state is not None:
+            training.resume(state)
+        elif resume and devices.main:
+            watcher.note("There is no state to resume from: the training begins.")
+        return training.run()
+
+
+class _Training:
+    """One training in one process; see `train`."""
+
+    def __init__(
+        self,
+        model: ReferenceModel,
+        settings: Settings,
+        target: Target,
+        faces: Faces | None,
+        validate: Validate,
+        watcher: Watcher,
+        folder: Path,
+        tokenizer: str | None,
+        devices: Devices,
+    ) -> None:
+        self._model, self._settings, self._validate, self._watcher = model, settings, validate, watcher
+        self._devices = devices
+        self._sources: dict[Phase, Target | Faces] = {"target": target}
+        if faces is not None and settings.faces.epochs and model.architecture.swin is not None:
+            self._sources = {"faces": faces, "target": target}
+        trainee = Trainee(model, devices.processes, settings.target.moves_faces).to(devices.device)
+        optimisers = optimisers_of(model, settings, self._planned())
+        self._stepper = Stepper(trainee, optimisers, devices, settings.run.seed)
+        data: dict[str, str] = {phase: source.fingerprint for phase, source in self._sources.items()}
+        self._identity = Identity(settings, data, devices.processes, str(torch.__version__))
+        self._checkpoints = Checkpoints(folder, model, tokenizer, optimisers, devices, self._identity)
+        self._progress = Progress(phase=self._phases(1)[0])
+        self._interrupts = Interrupts()
+
+    def resume(self, state: State) -> None:
+        """Goes on from a state."""
+        for note in check_same(state.identity, self._identity):
+            self._note(note)
+        self._progress = state.progress
+        if not self._progress.finished:
+            self._checkpoints.restore(state)
+            phase, step = self._progress.phase, self._progress.step
+            self._note(f"Resumed in epoch {self._progress.epoch}, after {step} steps of the {phase} phase.")
+
+    def run(self) -> Trained:
+        """Makes all epochs that are left."""
+        try:
+            with self._interrupts.taken():
+                while not self._progress.finished:
+                    self._epoch()
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
+        done = self._progress
+        if done.best is None:
+            raise FmmtError("The training ended without a best epoch.")
+        return Trained(done.best_epoch, done.best, done.epoch, done.stopped_early)
+
+    def _epoch(self) -> None:
+        began = time.monotonic()
+        phases = self._phases(self._progress.epoch)
+        for phase in phases[phases.index(self._progress.phase) :]:
+            if phase != self._progress.phase:
+                self._progress = replace(self._progress, phase=phase, step=0)
+            self._run_phase(phase)
+        evaluation = self._evaluated()
+        with self._interrupts.held():
+            self._end_epoch(evaluation, began)
+
+    def _run_phase(self, phase: Phase) -> None:
+        epoch, source, devices = self._progress.epoch, self._sources[phase], self._devices
+        steps, before = source.steps(epoch), time.monotonic()
+        self._stepper.enter(phase)
+        for step in source.batches(epoch, self._progress.step, devices.rank, devices.processes):
+            with self._interrupts.held():
+                done = self._progress
+                total = (done.faces_steps if phase == "faces" else done.target_steps) + 1
+                place = Place(phase, epoch, done.step + 1, total)
+                result = self._stepper.step(place, (step,) if isinstance(step, FaceBatch) else step)
+                self._progress = _after_step(done, result)
+                now = time.monotonic()
+                self._tell_step(place, steps, result, now - before)
+                before = now
+                self._checkpoints.save_if_due(self._progress)
+        with self._interrupts.held():
+            self._checkpoints.save(self._progress)
+
+    def _tell_step(self, place: Place, steps: int, made: StepResult, seconds: float) -> None:
+        if self._devices.main:
+            step = (place.phase, place.epoch, place.step, steps, place.total)
+            self._watcher.step(
+                StepRecord(*step, made.loss, made.learning_rate, made.gradient_norm, made.cases, seconds)
+            )
+
+    def _evaluated(self) -> Evaluation:
+        """The main process validates; all know the outcome, and so whether to go on."""
+        evaluation = None
+        if self._devices.main:
+            threads = torch.get_num_threads()
+            self._model.eval()
+            try:
+                evaluation = self._validate(self._model)
+            finally:
+                torch.set_num_threads(threads)  # engines set it; later steps' last digits would be others for it
+        told = self._devices.told(evaluation)
+        if told is None:
+            raise FmmtError("The validation gave no scores.")
+        return told
+
+    def _end_epoch(self, evaluation: Evaluation, began: float) -> None:
+        done, settings = self._progress, self._settings.target
+        better = done.best is None or evaluation.weighted_f1 > done.best.weighted_f1
+        if better:
+            self._checkpoints.save_best()
+        patience = not better and 0 < settings.patience <= done.without_gain + 1
+        self._progress = Progress(
+            epoch=done.epoch,
+            phase=done.phase,
+            step=done.step,
+            faces_steps=done.faces_steps,
+            target_steps=done.target_steps,
+            best_epoch=done.epoch if better else done.best_epoch,
+            best=evaluation if better else done.best,
+            without_gain=0 if better else done.without_gain + 1,
+            finished=patience or done.epoch == settings.epochs,
+            stopped_early=patience and done.epoch < settings.epochs,
+        )
+        if not self._progress.finished:
+            self._progress = replace(
+                self._progress, epoch=done.epoch + 1, phase=self._phases(done.epoch + 1)[0], step=0
+            )
+        if self._devices.main:
+            self._watcher.epoch(self._epoch_record(done, evaluation, better, time.monotonic() - began))
+        self._checkpoints.save(self._progress)
+
+    def _epoch_record(self, done: Progress, evaluation: Evaluation, best: bool, seconds: float) -> EpochRecord:
+        steps = {phase: self._sources[phase].steps(done.epoch) for phase in self._phases(done.epoch)}
+        faces_loss = done.faces_loss / steps["faces"] if "faces" in steps else None
+        target_loss = done.target_loss / steps["target"]
+        epochs = self._settings.target.epochs
+        return EpochRecord(done.epoch, epochs, faces_loss, target_loss, evaluation, best, seconds)
+
+    def _interrupted(self) -> None:
+        with self._interrupts.held():
+            self._checkpoints.save(self._progress)
+            if self._devices.main:
+                self._watcher.note("Interrupted; what was done is saved: --resume goes on.")
+
+    def _note(self, text: str) -> None:
+        if self._devices.main:
+            self._watcher.note(text)
+
+    def _phases(self, epoch: int) -> tuple[Phase, ...]:
+        if "faces" in self._sources and epoch <= self._settings.faces.epochs:
+            return ("faces", "target")
+        return ("target",)
+
+    def _planned(self) -> dict[Phase, int]:
+        """Steps of the whole training, by phase."""
+        epochs = range(1, self._settings.target.epochs + 1)
+        return {
+            phase: sum(source.steps(epoch) for epoch in epochs if phase in self._phases(epoch))
+            for phase, source in self._sources.items()
+        }
+
+
+def _after_step(done: Progress, made: StepResult) -> Progress:
+    if done.phase == "faces":
+        return replace(
+            done, step=done.step + 1, faces_steps=done.faces_steps + 1, faces_loss=done.faces_loss + made.loss
+        )
+    return replace(
+        done, step=done.step + 1, target_steps=done.target_steps + 1, target_loss=done.target_loss + made.loss
+    )
