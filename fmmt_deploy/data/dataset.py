@@ -13,7 +13,7 @@ from fmmt_deploy.data.meld import csv_names, read_meld
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import DataSet
 
-__all__ = ["has_split", "read_data"]
+__all__ = ["find_dt", "has_split", "is_published", "read_data"]
 
 
 def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Path | None = None) -> DataSet:
@@ -36,9 +36,9 @@ def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Pat
     if path.suffix == ".dt" and path.is_file():
         return read_dt(path, architecture, path.parent, faces_dir)
     files = FileIndex(path)
-    if _is_published(files, split):
+    if is_published(files, split):
         return read_meld(files, split, architecture, faces_dir)
-    old = _find_dt(files, split, architecture)
+    old = find_dt(files, split, _kind(architecture))
     if old is not None:
         csv = files.find(csv_names(split))
         labels = None if csv is None else (csv, {row.utterance: row.label for row in read_annotations(csv)})
@@ -57,16 +57,24 @@ def has_split(path: Path, split: str, architecture: Architecture) -> bool:
         DataError: If there is no such folder, or it holds the split more than once.
     """
     files = FileIndex(path)
-    found = _is_published(files, split) or _find_dt(files, split, architecture) or files.find([f"{split}.jsonl"])
+    found = is_published(files, split) or find_dt(files, split, _kind(architecture)) or files.find([f"{split}.jsonl"])
     return bool(found)
 
 
-def _is_published(files: FileIndex, split: str) -> bool:
+def is_published(files: FileIndex, split: str) -> bool:
+    """Say whether a folder holds a split in the published layout."""
     return files.has(f"meld_{split}_vision_utt.pkl") or files.has(f"meld_{split}_audio_utt.pkl")
 
 
-def _find_dt(files: FileIndex, split: str, architecture: Architecture) -> Path | None:
-    """Return the split's `.dt`; the name ends in its language model's (`roberta-large`, `bert-large`)."""
-    kind = "" if architecture.plm is None else architecture.plm.kind
+def find_dt(files: FileIndex, split: str, kind: str) -> Path | None:
+    """Return the split's `.dt`; the name ends in its language model's (`roberta-large`, `bert-large`).
+
+    Raises:
+        DataError: If there are several.
+    """
     start = f"meld_multimodal_{split}_T+A+V_{kind}"
     return files.match(lambda file: file.suffix == ".dt" and file.name.startswith(start))
+
+
+def _kind(architecture: Architecture) -> str:
+    return "" if architecture.plm is None else architecture.plm.kind

@@ -19,7 +19,7 @@ from fmmt_deploy.data.text import SEPARATORS
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import EMOTIONS, DataSet, TokenizedDialogue
 
-__all__ = ["read_dt"]
+__all__ = ["dt_fields", "read_dt"]
 
 
 def read_dt(
@@ -41,7 +41,7 @@ def read_dt(
     Raises:
         DataError: If it is damaged, contradicts itself or the model, or was tokenised for another language model.
     """
-    fields = _fields(path)
+    fields = dt_fields(path)
     profile = parsed_profile(_need(fields, "utt_profile", path), f"{path.name}: utt_profile", path)
     audio = _features(fields, "audio", path, profile, audio_sizes(architecture))
     vision = _features(fields, "vision", path, profile, vision_sizes(architecture))
@@ -59,7 +59,12 @@ def read_dt(
     return assembled(path, profile, audio, vision, faces, labels, _tokens(fields, path, profile, architecture.plm))
 
 
-def _fields(path: Path) -> dict[str, object]:
+def dt_fields(path: Path) -> dict[str, object]:
+    """Return a `.dt`'s attributes by name; large arrays are mapped.
+
+    Raises:
+        DataError: If it can't be read, or is no such object.
+    """
     value = read_pickle(path, DataError)
     fields = value.state if isinstance(value, Node) else value
     if not isinstance(fields, dict):

@@ -20,8 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.data.annotations import label_from_name, parsed_json, read_file
@@ -31,7 +33,7 @@ from fmmt_deploy.data.layout import FaceFinder
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import DataSet, Dialogue, FloatArray, Utterance
 
-__all__ = ["read_jsonl"]
+__all__ = ["jsonl_values", "mapped_rows", "read_jsonl"]
 
 _LOG = logging.getLogger(__name__)
 _KEYS = frozenset({"id", "text", "label", "faces", "audio", "vision", "target"})
@@ -78,7 +80,7 @@ def read_jsonl(path: Path, architecture: Architecture, faces_dir: Path | None = 
     """
     finder = FaceFinder(path.parent, faces_dir)
     reader = _Reader(path, finder, audio_sizes(architecture), vision_sizes(architecture))
-    dialogues = tuple(_dialogue(reader, value, where) for where, value in _lines(path))
+    dialogues = tuple(_dialogue(reader, value, where) for where, value in jsonl_values(path))
     order = tuple(utterance.id for dialogue in dialogues for utterance in dialogue.utterances)
     if not order:
         raise DataError(f"{path} has no utterances to classify", path=path)
@@ -90,7 +92,12 @@ def read_jsonl(path: Path, architecture: Architecture, faces_dir: Path | None = 
     return DataSet(str(path), dialogues, order)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, object]]:
+def jsonl_values(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield each line's value, with where it stands.
+
+    Raises:
+        DataError: If the file can't be read, or a line is no JSON.
+    """
     for number, line in enumerate(read_file(path).removeprefix("\ufeff").split("\n"), start=1):
         if line.strip():
             where = f"{path.name}, line {number}"
@@ -174,6 +181,26 @@ def _features(
 
 def _read_npy(path: Path, sizes: Sizes, name: str) -> tuple[FloatArray, int]:
     """Return the rows the model reads, and how many there were."""
+    array = mapped_rows(path, name)
+    if array.shape[1] != sizes.size:
+        raise _misshapen(name, str(sizes.size), array.shape, path)
+    with np.errstate(over="ignore"):
+        rows = np.array(array[: sizes.length], np.float32)
+    if not np.isfinite(rows).all():
+        raise DataError(f"{name} has a number that is NaN or infinite: {path}", path=path)
+    return rows, int(array.shape[0])
+
+
+def mapped_rows(path: Path, name: str) -> NDArray[Any]:
+    """Open a `.npy` of features, `(rows, size)`, without reading it.
+
+    Args:
+        path: The file.
+        name: What it is, for messages.
+
+    Raises:
+        DataError: If it is not there, is no `.npy`, or holds anything but rows of floating-point numbers.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -184,11 +211,11 @@ def _read_npy(path: Path, sizes: Sizes, name: str) -> tuple[FloatArray, int]:
     except _NOT_NPY as problem:
         raise DataError(f"{name}: {path} is no .npy file", why=str(problem)[:300], path=path) from problem
     shape: tuple[int, ...] = getattr(array, "shape", ())
-    if not isinstance(array, np.ndarray) or len(shape) != 2 or shape[1] != sizes.size or array.dtype.kind != "f":
-        what = f"{name} should have the shape (rows, {sizes.size}) and be floating point, and has {shape}"
-        raise DataError(what, fix="Extract it with the features that the model was trained on.", path=path)
-    with np.errstate(over="ignore"):
-        rows = np.array(array[: sizes.length], np.float32)
-    if not np.isfinite(rows).all():
-        raise DataError(f"{name} has a number that is NaN or infinite: {path}", path=path)
-    return rows, int(shape[0])
+    if not isinstance(array, np.ndarray) or len(shape) != 2 or array.dtype.kind != "f":
+        raise _misshapen(name, "size", shape, path)
+    return array
+
+
+def _misshapen(name: str, size: str, shape: tuple[int, ...], path: Path) -> DataError:
+    what = f"{name} should have the shape (rows, {size}) and be floating point, and has {shape}"
+    return DataError(what, fix="Extract it with the features that the model was trained on.", path=path)

@@ -23,7 +23,7 @@ from fmmt_deploy.data.pickles import read_arrays
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import EMOTIONS, DataSet
 
-__all__ = ["csv_names", "read_meld"]
+__all__ = ["csv_names", "pickle_name", "read_meld", "split_arrays"]
 
 _FOLDER = "T+A+V"
 _WITHOUT_FEATURES = {"train": "dia125_utt3", "val": "dia110_utt7", "test": "dia220_utt0"}
@@ -64,7 +64,7 @@ def read_meld(files: FileIndex, split: str, architecture: Architecture, faces_di
 
 
 def _read_vision_only(files: FileIndex, split: str, architecture: Architecture) -> DataSet:
-    path = files.need([_pickle_name(split, "vision")], ["V", _FOLDER])
+    path = files.need([pickle_name(split, "vision")], ["V", _FOLDER])
     csv_path, profile_path = files.find(csv_names(split)), files.find([f"{split}_utt_profile.json"], [_FOLDER])
     annotations = () if csv_path is None else read_annotations(csv_path)
     if profile_path is not None:
@@ -73,14 +73,15 @@ def _read_vision_only(files: FileIndex, split: str, architecture: Architecture) 
     elif csv_path is not None:
         profile = _profile_from_csv(annotations, split)
     else:
-        profile = _profile_of_rows(_split_of(path, split))
+        profile = _profile_of_rows(split_arrays(path, split))
     vision, labels = _features(files, split, "vision", ["V", _FOLDER], profile, vision_sizes(architecture))
     given = [] if csv_path is None else [_csv_labels(csv_path, annotations)]
     no_faces: list[tuple[Path, ...]] = [()] * len(profile)
     return assembled(files.root, profile, None, vision, no_faces, agreed_labels(profile, *given, *labels), {})
 
 
-def _pickle_name(split: str, kind: str) -> str:
+def pickle_name(split: str, kind: str) -> str:
+    """Return the name of a split's file of audio or vision features."""
     return f"meld_{split}_{kind}_utt.pkl"
 
 
@@ -95,8 +96,8 @@ def _features(
     """Return a pickle's features, and its labels if it has any."""
     if sizes is None:
         raise DataError(f"this model takes no {kind} features, so no data set fits it")
-    path = files.need([_pickle_name(split, kind)], folders)
-    arrays = _split_of(path, split)
+    path = files.need([pickle_name(split, kind)], folders)
+    arrays = split_arrays(path, split)
     utterances = [entry.utterance for entry in profile]
     if kind not in arrays or f"{kind}_utt_mask" not in arrays:
         raise DataError(f"{path.name} has no {kind} or no {kind}_utt_mask", path=path)
@@ -107,7 +108,12 @@ def _features(
     return features, [(path, dict(zip(utterances, labels, strict=True)))]
 
 
-def _split_of(path: Path, split: str) -> dict[str, object]:
+def split_arrays(path: Path, split: str) -> dict[str, object]:
+    """Return what such a file holds, by name; large arrays are mapped.
+
+    Raises:
+        DataError: If it can't be read, or holds anything else.
+    """
     content = read_arrays(path)
     arrays = content.get(split) if isinstance(content, dict) else None
     if not isinstance(arrays, dict):

@@ -31,6 +31,10 @@ class FaceBatch:
         """The same, on a device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def pin_memory(self) -> FaceBatch:
+        """The same, where a GPU can fetch it from; PyTorch's data loader calls it by this name."""
+        return replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
+
 
 @dataclass(frozen=True, slots=True)
 class TargetBatch:
@@ -59,4 +63,14 @@ class TargetBatch:
             faces=self.faces.to(device),
             labels=self.labels.to(device),
             weights=self.weights.to(device),
+        )
+
+    def pin_memory(self) -> TargetBatch:
+        """The same, where a GPU can fetch it from; PyTorch's data loader calls it by this name."""
+        return replace(
+            self,
+            inputs={name: tensor.pin_memory() for name, tensor in self.inputs.items()},
+            faces=self.faces.pin_memory(),
+            labels=self.labels.pin_memory(),
+            weights=self.weights.pin_memory(),
         )

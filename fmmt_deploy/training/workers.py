@@ -1,0 +1,107 @@
+"""Makes a trainer's batches ahead of it, in processes of their own, in the order that was asked for."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fmmt_deploy.errors import EnvironmentProblem, FmmtError
+
+__all__ = ["NO_WORKERS", "can_fork", "made_ahead"]
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+
+_AHEAD = 2
+"""Batches that each worker makes ahead; one of 32 utterances can have 600 MB of faces."""
+
+_GONE = ("killed by signal", "exited unexpectedly")
+"""What PyTorch says of a worker that is no more."""
+
+NO_WORKERS = "On this system data are read in the training process itself: it can't share them with workers (no fork)."
+
+
+def can_fork() -> bool:
+    """Whether workers can share the data set's memory; elsewhere each would need a copy of its gigabytes."""
+    return sys.platform == "linux"
+
+
+def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -> Iterator[Made]:
+    """Yields `make(key)` for every key, in their order.
+
+    Args:
+        make: Called in the workers, which have the process's memory as it is now.
+        keys: What to make.
+        workers: How many processes; 0, or where there is no fork, makes them here.
+
+    Raises:
+        FmmtError: What `make` raised, as it was.
+        EnvironmentProblem: A worker was killed.
+    """
+    if not keys:
+        return
+    with warnings.catch_warnings():
+        # that forking beside other threads may deadlock: our workers take none of their locks, and use one thread each;
+        # and that there are more workers than cores, which the user has asked for
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+        warnings.filterwarnings("ignore", category=UserWarning, message="This DataLoader will create")
+        batches = iter(_loader(make, keys, workers if can_fork() else 0))
+    try:
+        for made in batches:
+            if isinstance(made, FmmtError):
+                raise made
+            yield made
+    except RuntimeError as problem:
+        if not any(words in str(problem) for words in _GONE):
+            raise
+        raise EnvironmentProblem(
+            "A process that reads the data was killed.",
+            why=str(problem).splitlines()[0][:300],
+            fix="Free memory or enlarge /dev/shm, or set run.workers to 0.",
+        ) from problem
+    finally:
+        del batches  # which ends the workers
+
+
+class _Made(Dataset[Made | FmmtError], Generic[Key, Made]):
+    def __init__(self, make: Callable[[Key], Made], keys: Sequence[Key]) -> None:
+        self._make, self._keys = make, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Made | FmmtError:
+        try:
+            return self._make(self._keys[index])
+        except FmmtError as problem:
+            return problem  # as PyTorch would raise it, its message would be a worker's traceback
+
+
+def _loader(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -> DataLoader[Made | FmmtError]:
+    return DataLoader(
+        _Made(make, keys),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start if workers else None,
+        multiprocessing_context="fork" if workers else None,
+        prefetch_factor=_AHEAD if workers else None,
+        generator=torch.Generator(),  # or it would draw from the one that dropout draws from
+    )
+
+
+def _as_it_is(made: Made) -> Made:
+    return made
+
+
+def _start(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which then ends its workers
+    cv2.setNumThreads(0)  # they have not survived the fork
