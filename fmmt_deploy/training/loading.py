@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
+from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -71,6 +73,20 @@ class TargetData:
         self._first_face = np.concatenate([[0], np.cumsum(self._counts)])
         self._cache = FaceCache(int(self._first_face[-1]), settings.run.face_cache_gib)
         self.notes = tuple(note for note in (*self._odd(dataset), self._cache.note, _about_workers(settings)) if note)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Differs where the data do: ids, words, labels, and each utterance's numbers of rows and first ones."""
+        digest = blake2b(digest_size=16)
+        for dialogue in self._dialogues:
+            digest.update(repr((dialogue.id, dialogue.texts)).encode(errors="surrogatepass"))
+            if dialogue.tokens is not None:
+                digest.update(dialogue.tokens.input_ids.tobytes())
+            for u in dialogue.utterances:
+                digest.update(repr((u.id, u.position, u.label, len(u.faces), u.audio_length, u.vision_length)).encode())
+                for features in (u.audio, u.vision):
+                    digest.update(b"" if features is None else features[:1].tobytes())
+        return digest.hexdigest()
 
     def steps(self, epoch: int) -> int:
         """How many steps an epoch (from 1) has; where whole dialogues are shuffled, epochs differ by a few."""
@@ -199,6 +215,14 @@ class FaceData:
             *([_about_workers(settings)] if _about_workers(settings) else []),
         )
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Differs where the data do: names and labels."""
+        digest = blake2b(self._frames.labels.tobytes(), digest_size=16)
+        for path in self._frames.paths:
+            digest.update(_name(path).encode(errors="surrogateescape") + b"\0")
+        return digest.hexdigest()
+
     def steps(self, epoch: int) -> int:
         """How many steps an epoch (from 1) has."""
         return len(self._plan(epoch))
@@ -233,8 +257,13 @@ class FaceData:
             pixels=pixels,
             labels=torch.from_numpy(self._frames.labels[rows]),
             share=len(rows) / of,
-            names=tuple("/".join(self._frames.paths[row].parts[-2:]) for row in rows.tolist()),
+            names=tuple(_name(self._frames.paths[row]) for row in rows.tolist()),
         )
+
+
+def _name(face: Path) -> str:
+    """Its video and number, wherever they lie."""
+    return "/".join(face.parts[-2:])
 
 
 def _checked_labels(utterances: Sequence[Utterance], source: str) -> IntArray:
