@@ -6,6 +6,7 @@ Several processes are started from outside: `torchrun --nproc-per-node 2 --no-py
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -18,7 +19,7 @@ from fmmt_deploy.engines.torch.load import check_cuda
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training.settings import Precision
 
-__all__ = ["DeviceChoice", "Devices", "is_main_process", "open_devices"]
+__all__ = ["DeviceChoice", "Devices", "check_devices", "is_main_process", "open_devices"]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
@@ -59,7 +60,10 @@ class Devices:
 
         Its float32 weights stay so. The main process's are copied to the others once.
         """
-        return cast(nn.Module, self._accelerator.prepare_model(module))
+        with warnings.catch_warnings():
+            # PyTorch 2.15 has another name for it, which Accelerate 1.15 does not know.
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            return cast(nn.Module, self._accelerator.prepare_model(module))
 
     def unshared(self, module: nn.Module, last: bool) -> ContextManager[None]:
         """For every pass of a step but the last: gradients stay in their process until that one."""
@@ -106,8 +110,7 @@ def open_devices(choice: str, precision: Precision) -> Iterator[Devices]:
     except ImportError as error:
         fix = "pip install 'fmmt-deploy[train]'."
         raise EnvironmentProblem("Training needs Accelerate.", why=str(error), fix=fix) from error
-    on_cpu = choice == "cpu" or (choice == "auto" and not torch.cuda.is_available())
-    _check(on_cpu, precision)
+    on_cpu = check_devices(choice, precision) == "cpu"
     # Accelerate keeps its state for the life of the process; another training in it may be of another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -121,6 +124,22 @@ def open_devices(choice: str, precision: Precision) -> Iterator[Devices]:
     )
     yield Devices(accelerator)
     accelerator.end_training()  # not after an error: the others may be waiting, and torchrun ends them
+
+
+def check_devices(choice: str, precision: Precision) -> Literal["cpu", "cuda"]:
+    """Says before any work is done whether a training can run there, and what `auto` is.
+
+    Args:
+        choice: See `open_devices`.
+        precision: Likewise.
+
+    Raises:
+        UsageError: FP16 on a CPU.
+        EnvironmentProblem: No GPU, or fewer than processes.
+    """
+    on_cpu = choice == "cpu" or (choice == "auto" and not torch.cuda.is_available())
+    _check(on_cpu, precision)
+    return "cpu" if on_cpu else "cuda"
 
 
 def _check(on_cpu: bool, precision: Precision) -> None:

@@ -47,7 +47,7 @@ class Utterances:
     broken: str = ""
     fingerprint: str = "random"
 
-    def steps(self, epoch: int) -> int:
+    def steps(self, epoch: int) -> int:  # noqa: ARG002 - a protocol's signature
         return -(-self.count // (self.size * self.passes))
 
     def batches(
@@ -109,7 +109,7 @@ class Portraits:
     seed: int = 0
     fingerprint: str = "random"
 
-    def steps(self, epoch: int) -> int:
+    def steps(self, epoch: int) -> int:  # noqa: ARG002 - a protocol's signature
         return -(-self.count // self.size)
 
     def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[FaceBatch]:
@@ -229,7 +229,7 @@ def main(folder: Path, changes: dict[str, float]) -> None:
     }
     if seen.steps:  # the main process
         save_file(model.state_dict(), folder / "last.safetensors")
-        print(json.dumps(report))
+        sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":
