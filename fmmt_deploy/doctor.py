@@ -34,9 +34,11 @@ _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
     "torch": _TORCH,
     "plots": ("matplotlib",),
+    "train": ("accelerate", "tensorboardX", "torchvision"),
     "trt-rtx": ("tensorrt_rtx", "cuda"),
     "trt": ("tensorrt",),
 }
+_TRAIN = (*_TORCH, "accelerate", "matplotlib", "tensorboardX", "torchvision")
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "inspect": _BASE,
     "run, eval, bench --engine ort": (*_BASE, "onnxruntime"),
@@ -44,6 +46,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
     "cast, calibrate, triage, verdict, --engine emulated": (*_BASE, *_TORCH),
     "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
+    "train": (*_BASE, *_TRAIN),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
     "build --engine trt": (*_BASE, "tensorrt"),

@@ -85,10 +85,12 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.parity import parity
     from fmmt_deploy.cli.profile_data import profile_data
     from fmmt_deploy.cli.run import run
+    from fmmt_deploy.cli.train import train
     from fmmt_deploy.cli.triage import triage
     from fmmt_deploy.cli.verdict import verdict
 
     return {
+        "train": train,
         "export": export,
         "cast": cast,
         "calibrate": calibrate,

@@ -109,14 +109,14 @@ def train(
         UnstableError: A loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state was written before.
     """
-    state = read_state(folder)
-    if state is not None and not resume:
-        raise UsageError(
-            f"{folder} holds a training that was begun.",
-            fix="Add --resume to go on, or give another folder.",
-            path=folder,
-        )
     with open_devices(device, settings.run.precision) as devices:
+        state = read_state(folder)  # once all processes are here: until then the main one may be making the folder
+        if state is not None and not resume:
+            raise UsageError(
+                f"{folder} holds a training that was begun.",
+                fix="Add --resume to go on, or give another folder.",
+                path=folder,
+            )
         training = _Training(model, settings, target, faces, validate, watcher, folder, tokenizer, devices)
         if state is not None:
             training.resume(state)

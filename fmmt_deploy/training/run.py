@@ -1,0 +1,216 @@
+"""A whole training: from what is asked for to a checkpoint, its scores, its curves and its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.evaluation.evaluation import Evaluation, Spread, over_seeds
+from fmmt_deploy.training.folder import EVALUATION, begin, is_training, write_json
+from fmmt_deploy.training.preparing import Prepared, Status
+from fmmt_deploy.types import DataSet
+
+if TYPE_CHECKING:
+    from fmmt_deploy.reference.model import ReferenceModel
+    from fmmt_deploy.training.trainer import Trained
+    from fmmt_deploy.training.watching import Watcher
+
+__all__ = ["NOISE_SEEDS", "Outcome", "SplitScores", "run_training"]
+
+NOISE_SEEDS = tuple(range(5))
+"""Of the Gumbel noise that the best epoch is scored under, beside none."""
+
+EVALUATION_SCHEMA = "fmmt.training-evaluation/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitScores:
+    """How good the best epoch is on a split.
+
+    Attributes:
+        plain: Without noise.
+        gumbel: Every score over `NOISE_SEEDS`; None of a model that reads no faces' logits.
+    """
+
+    plain: Evaluation
+    gumbel: Mapping[str, Spread] | None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        noisy = None
+        if self.gumbel is not None:
+            noisy = {
+                "seeds": list(NOISE_SEEDS),
+                "spread": {name: spread.to_json() for name, spread in self.gumbel.items()},
+            }
+        return {"none": self.plain.to_json(), "gumbel": noisy}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a training.
+
+    Attributes:
+        folder: Of the run.
+        best: The checkpoint in it.
+        best_epoch: Whose it is, from 1.
+        epochs: That were made.
+        stopped_early: Whether for want of better ones.
+        scores: By split, `val` and perhaps `test`.
+        notes: What to know about the data and the start.
+    """
+
+    folder: Path
+    best: Path
+    best_epoch: int
+    epochs: int
+    stopped_early: bool
+    scores: Mapping[str, SplitScores]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "path": str(self.folder),
+            "checkpoint": str(self.best),
+            "best_epoch": self.best_epoch,
+            "epochs": self.epochs,
+            "stopped_early": self.stopped_early,
+            "scores": {split: scores.to_json() for split, scores in self.scores.items()},
+            "notes": list(self.notes),
+        }
+
+
+def run_training(prepared: Prepared, main: bool = True, status: Status = lambda _: None) -> Outcome | None:
+    """Trains, then scores the best epoch and writes all that is shown of the run.
+
+    Args:
+        prepared: See `preparing.prepare`.
+        main: Whether this is the process that writes; the others train and are done.
+        status: Is told what is being done.
+
+    Returns:
+        What came of it; None in other processes.
+
+    Raises:
+        FmmtError: See `trainer.train`.
+    """
+    request, device = prepared.request, prepared.device
+    if not main:
+        _train(prepared, _Nobody(), _not_here, device)
+        return None
+    resumed = request.resume and is_training(request.out)
+    if not resumed:
+        begin(request.out, request.effective)
+    trained = _trained(prepared, resumed, device)
+    status("scoring the best epoch")
+    outcome = _scored(prepared, trained, device)
+    write_json(request.out / EVALUATION, {"schema": EVALUATION_SCHEMA, **outcome.to_json()})
+    _draw(request.out, status)
+    return outcome
+
+
+def _trained(prepared: Prepared, resumed: bool, device: str) -> Trained:
+    """The main process's part."""
+    from fmmt_deploy.training.logs import open_watcher
+    from fmmt_deploy.training.state import read_progress
+    from fmmt_deploy.training.validation import validator
+
+    request = prepared.request
+    progress = read_progress(request.out) if resumed else None
+    watcher = open_watcher(request.out, request.settings, progress, request.quiet)
+    try:
+        if progress is None:
+            for note in prepared.notes:
+                watcher.note(note)
+        elif progress.finished:
+            watcher.note("The training is finished already.")
+        validate = validator(prepared.val, prepared.start.tokenizer_json, request.settings, device)
+        return _train(prepared, watcher, validate, device)
+    finally:
+        watcher.close()
+
+
+def _train(
+    prepared: Prepared, watcher: Watcher, validate: Callable[[ReferenceModel], Evaluation], device: str
+) -> Trained:
+    from fmmt_deploy.training.trainer import train
+
+    request, start = prepared.request, prepared.start
+    return train(
+        start.model,
+        request.settings,
+        prepared.target,
+        prepared.faces,
+        validate,
+        watcher,
+        request.out,
+        tokenizer=start.tokenizer_json,
+        resume=request.resume,
+        device=device,
+    )
+
+
+def _scored(prepared: Prepared, trained: Trained, device: str) -> Outcome:
+    from fmmt_deploy.reference.checkpoints import read_checkpoint
+    from fmmt_deploy.reference.loading import model_from_checkpoint
+    from fmmt_deploy.training.checkpoints import BEST
+
+    best = prepared.request.out / BEST
+    checkpoint = read_checkpoint(best)
+    model = model_from_checkpoint(checkpoint, **checkpoint.settings).to(device)
+    splits = {"val": prepared.val} | ({} if prepared.test is None else {"test": prepared.test})
+    tokenizer = prepared.start.tokenizer_json
+    return Outcome(
+        folder=prepared.request.out,
+        best=best,
+        best_epoch=trained.best_epoch,
+        epochs=trained.epochs,
+        stopped_early=trained.stopped_early,
+        scores={name: _scores(model, tokenizer, split, device) for name, split in splits.items()},
+        notes=prepared.notes,
+    )
+
+
+def _scores(model: ReferenceModel, tokenizer: str | None, split: DataSet, device: str) -> SplitScores:
+    from fmmt_deploy.training.validation import evaluate_model
+
+    plain = evaluate_model(model, tokenizer, split, "none", 0, device)
+    if model.architecture.swin is None:
+        return SplitScores(plain, None)
+    noisy = [evaluate_model(model, tokenizer, split, "gumbel", seed, device) for seed in NOISE_SEEDS]
+    return SplitScores(plain, over_seeds(noisy))
+
+
+def _draw(folder: Path, status: Status) -> None:
+    """A picture that can't be drawn costs no training: it is said, and can be drawn later from the log."""
+    from fmmt_deploy.training.curves import draw_curves
+    from fmmt_deploy.training.logs import LOG
+
+    try:
+        draw_curves(folder / LOG, folder / "curves.png")
+    except FmmtError as error:
+        status(f"warning: {error.what}")
+
+
+def _not_here(_: ReferenceModel) -> NoReturn:
+    raise AssertionError("only the main process validates")
+
+
+class _Nobody:
+    """Watches nothing, in the processes that are not the main one."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def step(self, record: object) -> None:
+        pass
+
+    def epoch(self, record: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
