@@ -195,6 +195,7 @@ class FaceData:
         settings: The face phase's, and how it is run.
 
     Attributes:
+        frames: Their files.
         notes: What a person should know about the data.
 
     Raises:
@@ -205,7 +206,7 @@ class FaceData:
         if len(frames.paths) < 2:
             what = f"{frames.source} has {len(frames.paths)} labelled faces, at least two are needed"
             raise DataError(what, why="BatchNorm needs several at a time.", path=frames.source)
-        self._frames, self._settings = frames, settings
+        self.frames, self._settings = frames, settings
         skipped = ", ".join(f"{count} {reason}" for reason, count in frames.skipped.items() if count)
         counts = Counter(frames.labels.tolist())
         absent = [name for label, name in enumerate(EMOTIONS) if not counts[label]]
@@ -218,8 +219,8 @@ class FaceData:
     @cached_property
     def fingerprint(self) -> str:
         """Differs where the data do: names and labels."""
-        digest = blake2b(self._frames.labels.tobytes(), digest_size=16)
-        for path in self._frames.paths:
+        digest = blake2b(self.frames.labels.tobytes(), digest_size=16)
+        for path in self.frames.paths:
             digest.update(_name(path).encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
 
@@ -244,20 +245,20 @@ class FaceData:
         yield from made_ahead(partial(self._batch, epoch), own, self._settings.run.workers)
 
     def _plan(self, epoch: int) -> tuple[IntArray, ...]:
-        return plan_faces(len(self._frames.paths), self._settings.faces, self._settings.run.seed, epoch)
+        return plan_faces(len(self.frames.paths), self._settings.faces, self._settings.run.seed, epoch)
 
     def _batch(self, epoch: int, part: tuple[IntArray, int]) -> FaceBatch:
         rows, of = part
         pixels = torch.empty((len(rows), 3, FACE_PIXELS, FACE_PIXELS))
         for index, row in enumerate(rows.tolist()):
             draws = generator(self._settings.run.seed, "augment", epoch, row)
-            face = augmented_face(decoded_face(self._frames.paths[row]), self._settings.faces, draws)
+            face = augmented_face(decoded_face(self.frames.paths[row]), self._settings.faces, draws)
             pixels[index] = torch.from_numpy(face)
         return FaceBatch(
             pixels=pixels,
-            labels=torch.from_numpy(self._frames.labels[rows]),
+            labels=torch.from_numpy(self.frames.labels[rows]),
             share=len(rows) / of,
-            names=tuple(_name(self._frames.paths[row]) for row in rows.tolist()),
+            names=tuple(_name(self.frames.paths[row]) for row in rows.tolist()),
         )
 
 
