@@ -8,8 +8,7 @@ it: all randomness is a function of the seed and the place (see `draws`). Nothin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fmmt_deploy.bundle.atomic import create_sibling, locked, recover, remove_stale, replace_directory, sync_tree
-from fmmt_deploy.bundle.disk import disk_problems
+from fmmt_deploy.bundle.atomic import locked, recover
 from fmmt_deploy.bundle.integrity import hash_file
+from fmmt_deploy.bundle.swapping import swapped
 from fmmt_deploy.errors import ArtefactError, EnvironmentProblem, UsageError
 from fmmt_deploy.evaluation.evaluation import Evaluation
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_object_from_text
@@ -157,26 +156,6 @@ def write_state(folder: Path, state: State) -> None:
         manifest = _Manifest(SCHEMA, state.progress, state.identity, state.scaler, files)
         text = json.dumps(asdict(manifest), indent=1, allow_nan=False)
         (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def swapped(target: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `target` in one step once it is on the disk.
-
-    Raises:
-        EnvironmentProblem: It can't be written; `target` is as it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with disk_problems(target, 0):
-        with locked(target.parent):
-            recover(target)
-            remove_stale(target)
-        with create_sibling(target) as directory:
-            yield directory
-            sync_tree(directory)
-            with locked(target.parent):
-                replace_directory(directory, target)
-                remove_stale(target)
 
 
 def check_same(before: Identity, now: Identity) -> tuple[str, ...]:
