@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from fmmt_deploy.errors import CheckpointError, UsageError
-from fmmt_deploy.reference.run_folder import CONFIG, WEIGHTS
+from fmmt_deploy.reference.run_folder import CONFIG, WEIGHTS, is_run_folder
 from fmmt_deploy.reference.weights import listed
 
-__all__ = ["find_plm_dir", "published_files"]
+__all__ = ["BEST", "find_plm_dir", "published_files"]
 
 MULTIMODAL, FACES, VISION_ONLY = "multimodal_*.pt", "best_swin_*.pt", "unimodal_model_*.pt"
 """As the published files are named."""
+
+BEST = "best"
+"""The run folder of the best epoch, in the folder of a training."""
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 """By any of these a language model's folder is known."""
@@ -45,6 +48,9 @@ def published_files(folder: Path) -> tuple[Path, Path | None]:
     """
     found = {pattern: sorted(folder.glob(pattern)) for pattern in (MULTIMODAL, FACES, VISION_ONLY)}
     if not any(found.values()):
+        if is_run_folder(best := folder / BEST):
+            what = f"{folder} is a training's folder; its checkpoint is in {BEST}."
+            raise CheckpointError(what, fix=f"Give {best}.", path=folder)
         raise CheckpointError(
             f"{folder} holds no checkpoint.",
             fix=f"Expected {listed(found)}, or {CONFIG} and {WEIGHTS} as a run of ours has them.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fmmt_deploy.errors import ArtefactError
+from fmmt_deploy.reference.folders import BEST
 from fmmt_deploy.reference.loading import save_checkpoint
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.training.devices import Devices
@@ -17,9 +18,6 @@ from fmmt_deploy.training.state import Identity, Progress, State, swapped, write
 from fmmt_deploy.training.watching import Phase
 
 __all__ = ["BEST", "Checkpoints"]
-
-BEST = "best"
-"""The run folder of the best epoch, in the folder of the run."""
 
 
 class Checkpoints:

@@ -161,6 +161,8 @@ def _check_inputs(request: Request) -> None:
             why="They are Aff-Wild2's, which its authors give to researchers on request.",
             fix="Give its folder as --aux-data DIR, or leave the phase out: --set faces.epochs=0.",
         )
+    if request.ablate and request.settings.model.modality == "V":
+        raise UsageError("A vision-only model has one source: there is nothing to ablate.", fix="Leave out --ablate.")
     if not epochs and request.aux_data is not None:
         raise UsageError(
             "--aux-data is given, but no epoch trains on it.",

@@ -1,4 +1,4 @@
-"""A small data set to train on, with noise in it: three splits of dialogues, labelled faces, a language model's folder."""
+"""A small data set to train on: three splits of dialogues, labelled faces, a language model's folder."""
 
 from __future__ import annotations
 
@@ -28,28 +28,31 @@ def options(settings: Sequence[str] = SETTINGS) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def make_data(folder: Path, dialogues: int = 5) -> Path:
-    """Writes everything; the language model has a configuration and a tokenizer, and no weights."""
+def make_data(folder: Path, dialogues: int = 5, least_faces: int = 0) -> Path:
+    """Writes everything; the language model has a configuration and a tokenizer, and no weights.
+
+    A dialogue's four turns have `least_faces` faces, one more, and so on.
+    """
     generator = np.random.default_rng(0)
     (folder / "faces").mkdir(parents=True)
     for index in range(6):
         pixels = generator.integers(0, 255, (32, 32, 3), np.uint8)
         cv2.imwrite(str(folder / "faces" / f"{index}.png"), pixels)
     for split in ("train", "val", "test"):
-        lines = [json.dumps(dialogue(folder, split, row, generator)) for row in range(dialogues)]
+        lines = [json.dumps(dialogue(folder, split, row, least_faces, generator)) for row in range(dialogues)]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     make_aux(folder / "affwild2", generator)
     make_plm(folder / "plm")
     return folder
 
 
-def dialogue(folder: Path, split: str, row: int, generator: np.random.Generator) -> dict[str, object]:
+def dialogue(folder: Path, split: str, row: int, least_faces: int, generator: np.random.Generator) -> dict[str, object]:
     utterances = []
     for turn in range(4):
         name, label = f"{split}{row}_{turn}", (row + 2 * turn) % 7
-        faces = [f"faces/{index}.png" for index in range(turn)]  # the first turn has none
+        faces = [f"faces/{index}.png" for index in range(least_faces + turn)]
         np.save(folder / f"{name}_audio.npy", generator.standard_normal((5, 6)).astype(np.float32) + label)
-        np.save(folder / f"{name}_vision.npy", generator.standard_normal((turn, 8)).astype(np.float32) + label)
+        np.save(folder / f"{name}_vision.npy", generator.standard_normal((len(faces), 8)).astype(np.float32) + label)
         found = {"id": name, "text": WORDS[label], "label": EMOTIONS[label], "faces": faces}
         utterances.append(found | {"audio": f"{name}_audio.npy", "vision": f"{name}_vision.npy"})
     return {"id": f"{split}{row}", "utterances": utterances}
