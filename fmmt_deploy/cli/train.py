@@ -20,7 +20,8 @@ from fmmt_deploy.errors import EnvironmentProblem, FmmtError, UnstableError, Usa
 if typing.TYPE_CHECKING:
     from fmmt_deploy.training.preparing import Prepared
     from fmmt_deploy.training.recipes import Effective
-    from fmmt_deploy.training.run import Outcome, SplitScores
+    from fmmt_deploy.training.run import Outcome
+    from fmmt_deploy.training.scoring import SplitScores
 
 __all__ = ["train"]
 
@@ -190,7 +191,11 @@ def _show(shown: Output, outcome: Outcome, effective: Effective) -> None:
     ]
     title = f"best epoch: {outcome.best_epoch} of {outcome.epochs}{early}; × 100"
     columns = ("split", "weighted F1", "under Gumbel noise", "accuracy")
-    shown.result(document, Table(title, columns, rows), f"wrote {outcome.best}\nnext: {export}")
+    parts = [Table(title, columns, rows)]
+    if outcome.ablation is not None:
+        heads = ("asked", "weighted F1", "difference", "95 % interval", "utterances")
+        parts.append(Table("ablation; × 100", heads, outcome.ablation.table()))
+    shown.result(document, *parts, f"wrote {outcome.best}\nnext: {export}")
 
 
 def _noisy(scores: SplitScores) -> str:

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fmmt_deploy.bundle.disk import disk_problems
+from fmmt_deploy.bundle.swapping import swapped
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training.recipes import MARK, Effective, toml_from_effective
 
-__all__ = ["EVALUATION", "SETTINGS", "begin", "check_place", "is_training", "write_json"]
+__all__ = ["ABLATION", "EVALUATION", "SETTINGS", "begin", "check_place", "is_training", "write_json"]
 
-SETTINGS, EVALUATION = "settings.toml", "evaluation.json"
+SETTINGS, EVALUATION, ABLATION = "settings.toml", "evaluation.json", "ablation.json"
 
 
 def is_training(folder: Path) -> bool:
@@ -63,8 +64,6 @@ def begin(folder: Path, effective: Effective) -> None:
     Raises:
         EnvironmentProblem: It can't be written.
     """
-    from fmmt_deploy.training.state import swapped
-
     with swapped(folder) as directory:
         (directory / SETTINGS).write_text(toml_from_effective(effective), encoding="utf-8")
 

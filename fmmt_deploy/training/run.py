@@ -8,45 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from fmmt_deploy.errors import FmmtError
-from fmmt_deploy.evaluation.evaluation import Evaluation, Spread, over_seeds
-from fmmt_deploy.training.folder import EVALUATION, begin, is_training, write_json
+from fmmt_deploy.evaluation.evaluation import Evaluation
+from fmmt_deploy.training.folder import ABLATION, EVALUATION, begin, is_training, write_json
 from fmmt_deploy.training.preparing import Prepared, Status
-from fmmt_deploy.types import DataSet
+from fmmt_deploy.training.scoring import SplitScores, score_split
 
 if TYPE_CHECKING:
     from fmmt_deploy.reference.model import ReferenceModel
+    from fmmt_deploy.training.ablation import Ablation
     from fmmt_deploy.training.trainer import Trained
     from fmmt_deploy.training.watching import Watcher
 
-__all__ = ["NOISE_SEEDS", "Outcome", "SplitScores", "run_training"]
+__all__ = ["Outcome", "run_training"]
 
-NOISE_SEEDS = tuple(range(5))
-"""Of the Gumbel noise that the best epoch is scored under, beside none."""
-
-EVALUATION_SCHEMA = "fmmt.training-evaluation/1"
-
-
-@dataclass(frozen=True, slots=True)
-class SplitScores:
-    """How good the best epoch is on a split.
-
-    Attributes:
-        plain: Without noise.
-        gumbel: Every score over `NOISE_SEEDS`; None of a model that reads no faces' logits.
-    """
-
-    plain: Evaluation
-    gumbel: Mapping[str, Spread] | None
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values."""
-        noisy = None
-        if self.gumbel is not None:
-            noisy = {
-                "seeds": list(NOISE_SEEDS),
-                "spread": {name: spread.to_json() for name, spread in self.gumbel.items()},
-            }
-        return {"none": self.plain.to_json(), "gumbel": noisy}
+CURVES = "curves.png"
+EVALUATION_SCHEMA, ABLATION_SCHEMA = "fmmt.training-evaluation/1", "fmmt.ablation/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +37,7 @@ class Outcome:
         stopped_early: Whether for want of better ones.
         scores: By split, `val` and perhaps `test`.
         notes: What to know about the data and the start.
+        ablation: What each source is worth, if that was asked for: on the test split, or without one on the other.
     """
 
     folder: Path
@@ -70,6 +47,7 @@ class Outcome:
     stopped_early: bool
     scores: Mapping[str, SplitScores]
     notes: tuple[str, ...]
+    ablation: Ablation | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -81,6 +59,7 @@ class Outcome:
             "stopped_early": self.stopped_early,
             "scores": {split: scores.to_json() for split, scores in self.scores.items()},
             "notes": list(self.notes),
+            "ablation": None if self.ablation is None else self.ablation.to_json(),
         }
 
 
@@ -106,10 +85,8 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
     if not resumed:
         begin(request.out, request.effective)
     trained = _trained(prepared, resumed, device)
-    status("scoring the best epoch")
-    outcome = _scored(prepared, trained, device)
-    write_json(request.out / EVALUATION, {"schema": EVALUATION_SCHEMA, **outcome.to_json()})
-    _draw(request.out, status)
+    outcome = _scored(prepared, trained, status)
+    _report(prepared, outcome, status)
     return outcome
 
 
@@ -154,46 +131,52 @@ def _train(
     )
 
 
-def _scored(prepared: Prepared, trained: Trained, device: str) -> Outcome:
+def _scored(prepared: Prepared, trained: Trained, status: Status) -> Outcome:
     from fmmt_deploy.reference.checkpoints import read_checkpoint
     from fmmt_deploy.reference.loading import model_from_checkpoint
     from fmmt_deploy.training.checkpoints import BEST
 
-    best = prepared.request.out / BEST
-    checkpoint = read_checkpoint(best)
+    request, device, tokenizer = prepared.request, prepared.device, prepared.start.tokenizer_json
+    status("scoring the best epoch")
+    checkpoint = read_checkpoint(request.out / BEST)
     model = model_from_checkpoint(checkpoint, **checkpoint.settings).to(device)
     splits = {"val": prepared.val} | ({} if prepared.test is None else {"test": prepared.test})
-    tokenizer = prepared.start.tokenizer_json
+    scores = {name: score_split(model, tokenizer, split, device) for name, split in splits.items()}
+    ablation = None
+    if request.ablate:
+        from fmmt_deploy.training.ablation import ablate
+
+        status("scoring it without each of its sources")
+        ablation = ablate(model, tokenizer, prepared.test or prepared.val, device=device)
     return Outcome(
-        folder=prepared.request.out,
-        best=best,
+        folder=request.out,
+        best=request.out / BEST,
         best_epoch=trained.best_epoch,
         epochs=trained.epochs,
         stopped_early=trained.stopped_early,
-        scores={name: _scores(model, tokenizer, split, device) for name, split in splits.items()},
+        scores=scores,
         notes=prepared.notes,
+        ablation=ablation,
     )
 
 
-def _scores(model: ReferenceModel, tokenizer: str | None, split: DataSet, device: str) -> SplitScores:
-    from fmmt_deploy.training.validation import evaluate_model
-
-    plain = evaluate_model(model, tokenizer, split, "none", 0, device)
-    if model.architecture.swin is None:
-        return SplitScores(plain, None)
-    noisy = [evaluate_model(model, tokenizer, split, "gumbel", seed, device) for seed in NOISE_SEEDS]
-    return SplitScores(plain, over_seeds(noisy))
-
-
-def _draw(folder: Path, status: Status) -> None:
-    """A picture that can't be drawn costs no training: it is said, and can be drawn later from the log."""
+def _report(prepared: Prepared, outcome: Outcome, status: Status) -> None:
+    """Writes what is told of a training; a picture that can't be drawn is said, and can be drawn from the log later."""
+    from fmmt_deploy.training.card import write_card
+    from fmmt_deploy.training.card_facts import card_facts
     from fmmt_deploy.training.curves import draw_curves
     from fmmt_deploy.training.logs import LOG
 
+    folder, document = outcome.folder, outcome.to_json()
+    ablation = document.pop("ablation")
+    write_json(folder / EVALUATION, {"schema": EVALUATION_SCHEMA, **document})
+    if isinstance(ablation, dict):
+        write_json(folder / ABLATION, {"schema": ABLATION_SCHEMA, **ablation})
     try:
-        draw_curves(folder / LOG, folder / "curves.png")
+        draw_curves(folder / LOG, folder / CURVES)
     except FmmtError as error:
         status(f"warning: {error.what}")
+    write_card(folder, card_facts(prepared, outcome, outcome.ablation))
 
 
 def _not_here(_: ReferenceModel) -> NoReturn:

@@ -30,14 +30,16 @@ def arguments(data: Path, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert exit_code(*arguments(data, out, "-q")) == 0
+    assert exit_code(*arguments(data, out, "--ablate", "-q")) == 0
     return out
 
 
 def test_a_run_has_all_that_is_promised(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert {"settings.toml", "best", "state", "log.jsonl", "tensorboard", "curves.png", "evaluation.json"} <= names
-    assert {path.name for path in (run / "best").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    shown = {"log.jsonl", "tensorboard", "curves.png", "evaluation.json", "ablation.json", "model-card.md"}
+    assert names == {"settings.toml", "best", "state", *shown}
+    checkpoint = {"config.json", "model.safetensors", "tokenizer.json", "model-card.md"}
+    assert {path.name for path in (run / "best").iterdir()} == checkpoint
     document = json.loads((run / "evaluation.json").read_text())
     assert document["schema"] == "fmmt.training-evaluation/1"
     assert document["epochs"] == 2
@@ -45,6 +47,10 @@ def test_a_run_has_all_that_is_promised(run: Path) -> None:
     for split in ("val", "test"):
         assert document["scores"][split]["none"]["utterances"] == 8
         assert document["scores"][split]["gumbel"]["spread"]["weighted_f1"]["seeds"] == 5
+    ablation = json.loads((run / "ablation.json").read_text())
+    assert ablation["schema"] == "fmmt.ablation/1"
+    assert ablation["full_f1"] == document["scores"]["test"]["none"]["weighted_f1"]
+    assert [left["without"] for left in ablation["left"]] == ["text", "audio", "vision", "other turns"]
     text = (run / "settings.toml").read_text()
     assert "epochs = 2  # --set" in text
     assert "seed = 1111  # recipe roberta.toml" in text
