@@ -62,7 +62,7 @@ def read_affwild2(root: Path, split: Literal["train", "val"]) -> FrameSet:
             its last label or no images, or no frame can be used.
     """
     annotations, images = _found(root, split)
-    files = sorted(Path(entry) for entry in os.scandir(annotations) if entry.name.endswith(".txt"))
+    files = sorted(Path(entry) for entry in _entries(annotations) if entry.name.endswith(".txt"))
     videos = _videos(images)
     skipped = {"not annotated (-1)": 0, "Other": 0, "no face image": 0}
     paths: list[Path] = []
@@ -132,7 +132,7 @@ def _folders(root: Path) -> Iterator[Path]:
 def _videos(images: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in images:
-        for entry in os.scandir(folder):
+        for entry in _entries(folder):
             if not entry.is_dir():
                 continue
             if entry.name in found:
@@ -162,7 +162,7 @@ def _read_labels(path: Path) -> IntArray:
 
 def _frames(folder: Path, labels: int, source: Path) -> IntArray:
     """The numbers of the frames that have an image; no file is looked at."""
-    names = [entry.name for entry in os.scandir(folder)]
+    names = [entry.name for entry in _entries(folder)]
     numbers = np.array([int(name[:-4]) for name in names if _is_frame(name)], np.int64)
     last = int(numbers.max(initial=0))
     if last > labels:
@@ -171,6 +171,15 @@ def _frames(folder: Path, labels: int, source: Path) -> IntArray:
         )
         raise DataError(what, fix=_FIX_RELEASE + " Else take the images behind the last label away.", path=folder)
     return numbers
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as problem:
+        reason = problem.strerror or type(problem).__name__
+        raise DataError(f"the folder {folder} can't be read", why=reason, path=folder) from problem
 
 
 def _is_frame(name: str) -> bool:

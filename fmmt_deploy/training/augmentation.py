@@ -175,7 +175,7 @@ def _saturated(face: PixelArray, factor: float) -> PixelArray:
 
 
 def _turned(face: PixelArray, turn: float) -> PixelArray:
-    hsv = cv2.cvtColor(face.astype(np.float32) * np.float32(1 / 255), cv2.COLOR_RGB2HSV)
-    hsv[:, :, 0] += np.float32(360 * turn)
-    hsv[:, :, 0] %= np.float32(360)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * np.float32(255.999)).astype(np.uint8)
+    hsv = cv2.cvtColor(np.multiply(face, np.float32(1 / 255), dtype=np.float32), cv2.COLOR_RGB2HSV)
+    hsv[:, :, 0] += np.float32(360 * (turn % 1))  # OpenCV takes more than a full turn, but nothing below 0
+    rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return np.asarray(cv2.convertScaleAbs(rgb, alpha=255.999, beta=-0.5), np.uint8)
