@@ -1,7 +1,4 @@
-"""Stand-ins for a training's data, its validation and its watcher; also run as a program, to be killed.
-
-`python -m tests.training.sources FOLDER NAME --set key=value …` trains a tiny model there, and prints what came of it.
-"""
+"""Stand-ins for a training's data, its validation and its watcher; as a program (under torchrun) it trains."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ from fmmt_deploy.evaluation.evaluation import Evaluation, evaluate
 from fmmt_deploy.reference.model import DropRates, ReferenceModel
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.training.batches import FaceBatch, TargetBatch
+from fmmt_deploy.training.devices import is_main_process
 from fmmt_deploy.training.draws import generator
 from fmmt_deploy.training.settings import FaceSettings, RunSettings, Settings, TargetSettings
-from fmmt_deploy.training.trainer import Trained, train
+from fmmt_deploy.training.trainer import Trained, Validate, train
 from fmmt_deploy.training.watching import EpochRecord, StepRecord
 
 SMALL = replace(
@@ -187,6 +185,7 @@ def small_training(
     target: Utterances | None = None,
     faces: Portraits | None = None,
     watcher: Seen | None = None,
+    validation: Validate | None = None,
 ) -> tuple[Trained, ReferenceModel, Seen]:
     """Trains a small model on the CPU; gives what came of it, the last weights, and what was told."""
     model, seen = small_model(architecture, drop), watcher or Seen()
@@ -195,7 +194,7 @@ def small_training(
         settings or small_settings(),
         target or Utterances(architecture),
         faces or (Portraits() if architecture.swin is not None else None),
-        validate,
+        validation or validate,
         seen,
         folder,
         tokenizer=None,
@@ -213,24 +212,29 @@ def weights_hash(model: ReferenceModel) -> str:
     return digest.hexdigest()
 
 
-def main(folder: Path, changes: dict[str, float]) -> None:
-    """Trains with dropout, resuming what is there, and prints losses and hashes."""
-    settings = small_settings(epochs=2, save_minutes=changes.get("save_minutes", 1000.0))
-    target = Utterances(passes=int(changes.get("passes", 1)), size=int(changes.get("size", 4)))
-    trained, model, seen = small_training(
-        folder, settings=settings, resume=True, drop=changes.get("drop", 0.1), target=target
-    )
+def train_and_report(folder: Path, drop: float, save_minutes: float) -> None:
+    """Trains a small model, resuming what is there.
+
+    The main process leaves `last.safetensors`, before the last epoch is done with, and a `report.json` of its steps.
+    """
+
+    def validation(model: ReferenceModel) -> Evaluation:
+        save_file(model.state_dict(), folder / "new.safetensors")
+        (folder / "new.safetensors").replace(folder / "last.safetensors")
+        return validate(model)
+
+    settings = small_settings(save_minutes=save_minutes)
+    # The last pass has one utterance and the last step one face: fewer than processes.
+    target, faces = Utterances(count=13, passes=2), Portraits(count=7)
+    _, _, seen = small_training(folder, SMALL, settings, True, drop, target, faces, validation=validation)
     report = {
         "losses": [record.loss for record in seen.steps],
         "norms": [record.gradient_norm for record in seen.steps],
         "cases": [record.cases for record in seen.steps],
-        "weights": weights_hash(model),
-        "best": trained.best_epoch,
     }
-    if seen.steps:  # the main process
-        save_file(model.state_dict(), folder / "last.safetensors")
-        sys.stdout.write(json.dumps(report) + "\n")
+    if is_main_process():
+        (folder / "report.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), {name: float(value) for name, _, value in (word.partition("=") for word in sys.argv[2:])})
+    train_and_report(Path(sys.argv[1]), drop=0.0, save_minutes=1000.0)

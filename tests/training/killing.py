@@ -1,0 +1,69 @@
+"""A program that trains in children, and kills them: `python -m tests.training.killing FOLDER SEED KILLS`.
+
+It has imported everything and computed nothing when it forks, so that a child is at its first step at once.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.training.sources import train_and_report
+
+DROP = 0.1
+LONGEST = 0.45
+"""Of a child that is killed, as a share of the time that a whole training takes here."""
+
+
+def child(folder: Path, save_minutes: float) -> int:
+    """Starts a training, or goes on with it."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        train_and_report(folder, DROP, save_minutes)
+        status = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def killed(pid: int, seconds: float) -> bool:
+    """Kills a child after some time; False where it ended by itself before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return False
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return True
+
+
+def finished(pid: int) -> None:
+    """Waits for a child."""
+    if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        sys.exit(f"a child ended with {status}")
+
+
+def main(folder: Path, seed: int, kills: int) -> None:
+    """Trains once as it is, and then with kills, where the state is saved after each step, or each phase only."""
+    draws = random.Random(seed)
+    began = time.monotonic()
+    finished(child(folder / "whole", 1000.0))
+    whole_s = time.monotonic() - began
+    for name, save_minutes in (("steps", 0.0), ("phases", 1000.0)):
+        count = 0
+        while count < kills:
+            if not killed(child(folder / name, save_minutes), draws.uniform(0.1, LONGEST) * whole_s):
+                break
+            count += 1
+        if count == kills:
+            finished(child(folder / name, save_minutes))
+        (folder / name / "kills").write_text(str(count))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,67 @@
+"""Ctrl-C waits for the end of a step, and no longer."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from fmmt_deploy.training.interrupts import Interrupts
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_waits_until_the_block_is_over() -> None:
+    interrupts, done = Interrupts(), list[str]()
+
+    def step() -> None:
+        with interrupts.held():
+            interrupt()
+            interrupt()  # torchrun sends it again
+            done.append("rest")
+
+    with interrupts.taken():
+        with pytest.raises(KeyboardInterrupt):
+            step()
+        with interrupts.held():
+            done.append("next")
+    assert done == ["rest", "next"]
+
+
+def test_an_interrupt_between_blocks_comes_at_once() -> None:
+    with Interrupts().taken(), pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_an_error_in_a_block_is_not_hidden() -> None:
+    interrupts = Interrupts()
+
+    def step() -> None:
+        with interrupts.held():
+            interrupt()
+            raise ValueError("own")
+
+    with interrupts.taken(), pytest.raises(ValueError, match="own"):
+        step()
+
+
+def test_the_handler_before_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts().taken():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_elsewhere_nothing_is_taken() -> None:
+    found = []
+
+    def elsewhere() -> None:
+        with Interrupts().taken():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGINT)]
