@@ -38,7 +38,6 @@ _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "trt-rtx": ("tensorrt_rtx", "cuda"),
     "trt": ("tensorrt",),
 }
-_TRAIN = (*_TORCH, "accelerate", "matplotlib", "tensorboardX", "torchvision")
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "inspect": _BASE,
     "run, eval, bench --engine ort": (*_BASE, "onnxruntime"),
@@ -46,7 +45,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
     "cast, calibrate, triage, verdict, --engine emulated": (*_BASE, *_TORCH),
     "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
-    "train": (*_BASE, *_TRAIN),
+    "train": (*_BASE, *_TORCH, "accelerate", "matplotlib", "tensorboardX", "torchvision"),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
     "build --engine trt": (*_BASE, "tensorrt"),
@@ -182,9 +181,8 @@ def how_to_install(module: str) -> str:
 def _command_state(command: str, needs: tuple[str, ...], has_gpu: bool) -> CommandState:
     missing = tuple(n for n in needs if not (has_gpu if n == "GPU" else importlib.util.find_spec(n) is not None))
     packages = " && ".join(dict.fromkeys(how_to_install(need) for need in missing if need != "GPU"))
-    fixes = [packages] if packages else []
-    fixes += ["an NVIDIA GPU and its driver"] if "GPU" in missing else []
-    return CommandState(command, not missing, missing, ", ".join(fixes))
+    fixes = (packages, "an NVIDIA GPU and its driver" if "GPU" in missing else "")
+    return CommandState(command, not missing, missing, ", ".join(filter(None, fixes)))
 
 
 def _packages() -> tuple[Package, ...]:

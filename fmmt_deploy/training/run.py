@@ -16,6 +16,7 @@ from fmmt_deploy.training.scoring import SplitScores, score_split
 if TYPE_CHECKING:
     from fmmt_deploy.reference.model import ReferenceModel
     from fmmt_deploy.training.ablation import Ablation
+    from fmmt_deploy.training.state import Progress
     from fmmt_deploy.training.trainer import Trained
     from fmmt_deploy.training.watching import Watcher
 
@@ -77,27 +78,27 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
     Raises:
         FmmtError: See `trainer.train`.
     """
-    request, device = prepared.request, prepared.device
+    from fmmt_deploy.training.state import read_progress
+
+    request = prepared.request
     if not main:
-        _train(prepared, _Nobody(), _not_here, device)
+        _train(prepared, _Nobody(), _not_here)
         return None
-    resumed = request.resume and is_training(request.out)
-    if not resumed:
+    progress = read_progress(request.out) if request.resume and is_training(request.out) else None
+    if progress is None:  # also where a run was killed before its first state: nothing of it is worth keeping
         begin(request.out, request.effective)
-    trained = _trained(prepared, resumed, device)
+    trained = _trained(prepared, progress)
     outcome = _scored(prepared, trained, status)
     _report(prepared, outcome, status)
     return outcome
 
 
-def _trained(prepared: Prepared, resumed: bool, device: str) -> Trained:
+def _trained(prepared: Prepared, progress: Progress | None) -> Trained:
     """The main process's part."""
     from fmmt_deploy.training.logs import open_watcher
-    from fmmt_deploy.training.state import read_progress
     from fmmt_deploy.training.validation import validator
 
-    request = prepared.request
-    progress = read_progress(request.out) if resumed else None
+    request, tokenizer = prepared.request, prepared.start.tokenizer_json
     watcher = open_watcher(request.out, request.settings, progress, request.quiet)
     try:
         if progress is None:
@@ -105,15 +106,13 @@ def _trained(prepared: Prepared, resumed: bool, device: str) -> Trained:
                 watcher.note(note)
         elif progress.finished:
             watcher.note("The training is finished already.")
-        validate = validator(prepared.val, prepared.start.tokenizer_json, request.settings, device)
-        return _train(prepared, watcher, validate, device)
+        validate = validator(prepared.val, tokenizer, request.settings, prepared.device)
+        return _train(prepared, watcher, validate)
     finally:
         watcher.close()
 
 
-def _train(
-    prepared: Prepared, watcher: Watcher, validate: Callable[[ReferenceModel], Evaluation], device: str
-) -> Trained:
+def _train(prepared: Prepared, watcher: Watcher, validate: Callable[[ReferenceModel], Evaluation]) -> Trained:
     from fmmt_deploy.training.trainer import train
 
     request, start = prepared.request, prepared.start
@@ -127,7 +126,7 @@ def _train(
         request.out,
         tokenizer=start.tokenizer_json,
         resume=request.resume,
-        device=device,
+        device=prepared.device,
     )
 
 

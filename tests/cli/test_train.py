@@ -121,6 +121,35 @@ def test_killed_and_gone_on_with_is_as_if_never_killed(run: Path, data: Path, tm
     assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("v-only", ["model.hidden_size=24", "model.heads=2", "target.epochs=1", "run.precision=fp32", "run.workers=0"]),
+        ("roberta", ["model.context=past", "target.order=dialogues", "target.moves_faces=true", "faces.epochs=0"]),
+    ],
+)
+def test_other_models_train_and_export(recipe: str, changes: list[str], tmp_path: Path) -> None:
+    data, out = make_data(tmp_path / "data", dialogues=1, least_faces=1), tmp_path / "run"
+    own = [] if recipe == "v-only" else ["--from-scratch", *options()]
+    path = str(REPOSITORY / "training" / f"{recipe}.toml")
+    command = ["train", "--config", path, "--data", str(data), *own, *options(changes), "-o", str(out)]
+    assert exit_code(*command, "--device", "cpu", "-q") == 0
+    assert exit_code("export", "--ckpt", str(out / "best"), "-o", str(tmp_path / "bundle"), "-q") == 0
+    architecture = Bundle.open(tmp_path / "bundle").manifest.architecture
+    assert architecture.modality == ("V" if recipe == "v-only" else "T+A+V")
+    assert architecture.context == ("dialogue" if recipe == "v-only" else "past")
+
+
+def test_a_run_without_a_state_begins_anew(run: Path, data: Path, tmp_path: Path) -> None:
+    """With the settings that are given now, whatever those were that it was killed with."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "settings.toml").write_text((run / "settings.toml").read_text())
+    (out / "log.jsonl").write_text('{"torn')
+    assert exit_code(*arguments(data, out, "--resume", "--set", "target.epochs=1", "-q")) == 0
+    assert "epochs = 1  # --set" in (out / "settings.toml").read_text()
+
+
 def test_dry_run_shows_and_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(*arguments(data, tmp_path / "run", "--dry-run", "-q")) == 0
     shown = capsys.readouterr().out

@@ -13,7 +13,7 @@ import importlib, json, sys
 
 class Absent:
     names = ("torch", "torchvision", "transformers", "timm", "safetensors", "onnxruntime", "sklearn", "tensorrt_rtx",
-             "matplotlib")
+             "matplotlib", "accelerate", "tensorboardX")
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -22,8 +22,10 @@ sys.meta_path.insert(0, Absent())
 """
 
 NEED_TORCH = {
-    *("demo.checkpoints", "demo.fitting", "demo.published", "engines.emulated.engine", "engines.emulated.operators"),
+    *("demo.checkpoints", "demo.published", "engines.emulated.engine", "engines.emulated.operators"),
     *(f"reference.{name}" for name in ("fusion", "layers", "loading", "model", "plm", "swin")),
+    *(f"training.{name}" for name in ("augmentation", "batches", "checkpoints", "devices", "loading", "objective")),
+    *(f"training.{name}" for name in ("optimisation", "published_way", "state", "stepping", "trainer", "workers")),
 }
 """Modules that are PyTorch through and through; everything else imports it where it needs it."""
 
