@@ -19,8 +19,9 @@ demo: setup ## the whole job on embedded data, into demo-out/
 bench: setup ## the full-size model with random weights, against the published way of working
 	@benchmarks/full-size.sh
 
-docs: setup ## docs/cli.md from the commands' help, and the README's output from a run of the demo
+docs: setup ## docs/cli.md from the commands' help, the settings in docs/training.md, and the README's output from a run of the demo
 	@.venv/bin/python scripts/cli_docs.py
+	@.venv/bin/python scripts/settings_docs.py
 	@.venv/bin/python scripts/readme_output.py
 
 clean: ## removes what was made: .venv, caches, demo-out/

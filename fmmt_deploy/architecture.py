@@ -39,7 +39,15 @@ Context = Literal["dialogue", "past"]
 
 @dataclass(frozen=True, slots=True)
 class SwinSizes:
-    """The face model: a Swin transformer on 224 × 224 pixels, patches of 4, windows of 7."""
+    """The face model: a Swin transformer on 224 × 224 pixels, patches of 4, windows of 7.
+
+    Attributes:
+        embed_dim: Columns of the first stage; each further one has twice as many.
+        depths: Blocks of each stage.
+        heads: Attention heads of each stage.
+        feature_size: Numbers that a face's tokens are projected to.
+        linear_size: Of the layer before the last.
+    """
 
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)

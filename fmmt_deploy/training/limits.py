@@ -37,7 +37,10 @@ class Range:
         low = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
         if self.high == math.inf:
             return low
-        return f"{low} and {'below' if self.below else 'at most'} {self.high:g}"
+        high = f"{self.high:.0f}" if self.high >= 1 else f"{self.high:g}"
+        if self.below:
+            return f"{low} and below {high}"
+        return f"{low} and at most {high}" if self.above else f"{self.low:g} to {high}"
 
 
 _COUNT, _POSITIVE, _ANY_COUNT, _SHARE = Range(1), Range(0, above=True), Range(0), Range(0, 1)
@@ -78,7 +81,7 @@ RANGES: Mapping[str, Range] = {
     "target.jitter": _SHARE,
     "target.faces_learning_rate": _RATE,
     "target.patience": _ANY_COUNT,
-    "run.seed": Range(0, 2**63 - 1),
+    "run.seed": Range(0, 2**53),
     "run.workers": Range(0, 256),
     "run.face_cache_gib": _ANY_COUNT,
     "run.save_minutes": _ANY_COUNT,

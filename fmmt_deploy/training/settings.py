@@ -33,21 +33,21 @@ class ModelSettings:
     """What is trained; rows and columns of features are read off the data, the language model off its folder.
 
     Attributes:
-        modality: T+A+V or V.
+        modality: Text, audio and vision with faces; or the vision-only model.
         plm: Which language model.
         context: Which turns an utterance's words are read with; `past` fits a model for live use.
-        hidden_size: H.
-        heads: Of every encoder but the language model's and the Swin's.
-        text_length: Words of an utterance that are used.
-        audio_layers: Of the audio encoder.
-        vision_layers: Of the vision encoder (and of the vision-only model's).
-        crossmodal_layers: Of both cross-modal encoders.
+        hidden_size: H, columns of every encoder but the language model's and the Swin's.
+        heads: Attention heads of the same.
+        text_length: Tokens of an utterance's own words that are used.
+        audio_layers: Layers of the audio encoder.
+        vision_layers: Layers of the vision encoder, also in the vision-only model.
+        crossmodal_layers: Layers of each of the two cross-modal encoders.
         tau: Temperature of the face probabilities.
         threshold: Confidence a face must exceed.
-        swin: Sizes of the Swin.
+        swin: Sizes of the Swin; those of Swin_tiny_Ms-Celeb-1M.pt by default.
         plm_dropout: Dropout in the language model.
         dropout: Dropout in the other encoders.
-        drop_path: Stochastic depth in the Swin.
+        drop_path: Stochastic depth in the Swin, of its last block; earlier ones have less.
     """
 
     modality: Modality = "T+A+V"
@@ -72,7 +72,7 @@ class FaceSettings:
     """The first phase of an epoch: the Swin on labelled faces (Aff-Wild2). Augmentations are probabilities.
 
     Attributes:
-        epochs: In so many epochs from the first; 0 leaves the phase out.
+        epochs: So many epochs, from the first on, begin with this phase; 0 leaves it out.
         batch_size: Faces a step, over all processes.
         learning_rate: Of AdamW, at its peak.
         weight_decay: Of AdamW.
@@ -80,11 +80,11 @@ class FaceSettings:
         clip: Largest norm of the gradient.
         published_probabilities: Apply grey, jitter and blur when the draw is ABOVE their probability, as the published
             code does; false applies each with its probability.
-        grey: Colours away.
-        jitter: Brightness, contrast, saturation and hue changed by up to `jitter_strength`.
-        jitter_strength: See `jitter`.
-        blur: Gaussian blur.
-        erase: A rectangle is replaced by noise.
+        grey: Probability that colours are taken away.
+        jitter: Probability that brightness, contrast, saturation and hue change.
+        jitter_strength: By how much they change.
+        blur: Probability of a Gaussian blur.
+        erase: Probability that a rectangle is replaced by noise; always meant as it is.
         limit: Use at most so many faces an epoch, drawn anew each time; 0 takes all.
     """
 
@@ -108,17 +108,17 @@ class TargetSettings:
     """The second phase: emotions of utterances.
 
     Attributes:
-        epochs: At most.
-        batch_size: Utterances a pass, over all processes; dialogues are never cut for it when `order` is `dialogues`.
+        epochs: At most so many.
+        batch_size: Utterances a pass, over all processes; whole dialogues up to so many where `order` is `dialogues`.
         accumulate: Passes a step.
         order: Shuffle utterances, as published, or whole dialogues, each of which is then encoded once.
-        learning_rate: Of AdamW, at its peak.
+        learning_rate: Of AdamW, at its peak: of all that is not named below.
         plm_learning_rate: Of the language model; 0 takes `learning_rate`.
         weight_decay: Of AdamW.
         warm_up: Share of the steps in which the rate rises; then it falls to 0 in a line.
         clip: Largest norm of the gradient.
         jitter: Strength of the faces' colour jitter.
-        noise: Gumbel draws on the faces' logits, as published, or none.
+        noise: Draws on the faces' logits: Gumbel's, as published, or none.
         moves_faces: Whether the target loss moves the Swin too (the paper's intent; the published code never does it).
         faces_learning_rate: Of the Swin, if it is moved.
         class_weights: `balanced` weighs an emotion by the inverse of its frequency.
@@ -149,11 +149,11 @@ class RunSettings:
     """How it is run; none of this changes what is learnt, but for the seed and the precision.
 
     Attributes:
-        seed: For everything drawn.
-        precision: fp32, or what products are autocast to.
+        seed: Of everything that is drawn.
+        precision: What products are computed in (autocast); fp16 needs a GPU.
         workers: Processes that read data; 0 reads in the training process itself.
-        face_cache_gib: Decoded faces kept, in GiB.
-        save_minutes: A checkpoint to resume from is written after each phase, and at least so often.
+        face_cache_gib: Decoded faces are kept up to so many GiB.
+        save_minutes: What a run is resumed from is written after each phase, and at least so often.
     """
 
     seed: int = 1111
