@@ -35,6 +35,10 @@ class FaceBatch:
         """The same, where a GPU can fetch it from; PyTorch's data loader calls it by this name."""
         return replace(self, pixels=self.pixels.pin_memory(), labels=self.labels.pin_memory())
 
+    def share_memory(self) -> None:
+        """Moves it to where another process can have it."""
+        _share(self.pixels, self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetBatch:
@@ -74,3 +78,12 @@ class TargetBatch:
             labels=self.labels.pin_memory(),
             weights=self.weights.pin_memory(),
         )
+
+    def share_memory(self) -> None:
+        """Moves it to where another process can have it."""
+        _share(*self.inputs.values(), self.faces, self.labels, self.weights)
+
+
+def _share(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]

@@ -6,11 +6,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fmmt_deploy.errors import EnvironmentProblem, FmmtError
 
@@ -24,6 +24,9 @@ _AHEAD = 2
 
 _GONE = ("killed by signal", "exited unexpectedly")
 """What PyTorch says of a worker that is no more."""
+
+_FULL = "unable to allocate shared memory"
+"""What PyTorch says where there is no room for a batch."""
 
 NO_WORKERS = "On this system data are read in the training process itself: it can't share them with workers (no fork)."
 
@@ -43,7 +46,7 @@ def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -
 
     Raises:
         FmmtError: What `make` raised, as it was.
-        EnvironmentProblem: A worker was killed.
+        EnvironmentProblem: A worker was killed, or shared memory is full.
     """
     if not keys:
         return
@@ -64,7 +67,7 @@ def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -
         raise EnvironmentProblem(
             "A process that reads the data was killed.",
             why=str(problem).splitlines()[0][:300],
-            fix="Free memory or enlarge /dev/shm, or set run.workers to 0.",
+            fix="Free memory, or set run.workers to 0.",
         ) from problem
     finally:
         del batches  # which ends the workers
@@ -79,9 +82,33 @@ class _Made(Dataset[Made | FmmtError], Generic[Key, Made]):
 
     def __getitem__(self, index: int) -> Made | FmmtError:
         try:
-            return self._make(self._keys[index])
+            made = self._make(self._keys[index])
+            if get_worker_info() is not None and isinstance(made, _Shared):
+                _share(made)
+            return made
         except FmmtError as problem:
             return problem  # as PyTorch would raise it, its message would be a worker's traceback
+
+
+@runtime_checkable
+class _Shared(Protocol):
+    """A batch of tensors."""
+
+    def share_memory(self) -> None: ...
+
+
+def _share(batch: _Shared) -> None:
+    """Where it is left to PyTorch (2.15), a batch for which there is no room is lost, and the training waits for it."""
+    try:
+        batch.share_memory()
+    except RuntimeError as problem:
+        if _FULL not in str(problem):
+            raise
+        raise EnvironmentProblem(
+            "Shared memory is full: batches come through it from the processes that read the data.",
+            why=str(problem).splitlines()[0][:300],
+            fix="Enlarge /dev/shm (Docker: --shm-size), or set run.workers to 0, or target.batch_size lower.",
+        ) from problem
 
 
 def _loader(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -> DataLoader[Made | FmmtError]:

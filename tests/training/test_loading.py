@@ -140,6 +140,14 @@ def test_an_utterance_is_given_the_same_in_any_batch_worker_and_process(
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_batches_of_workers_come_through_shared_memory(count: int) -> None:
+    made = settings(8, 1)
+    (batch, *_) = all_passes(target_of("roberta", replace(made, run=replace(made.run, workers=count))))
+    tensors = (*batch.inputs.values(), batch.faces, batch.labels, batch.weights)
+    assert {tensor.is_shared() for tensor in tensors} == {bool(count)}
+
+
 def test_another_epoch_has_other_noise_and_colours(one_by_one: dict[str, dict[str, Tensor]]) -> None:
     data = target_of("roberta", settings(5, 3))
     second = by_utterance(all_passes(data, epoch=2))

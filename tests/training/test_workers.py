@@ -81,6 +81,21 @@ def test_a_worker_that_is_killed_is_told() -> None:
     assert "run.workers" in raised.value.fix
 
 
+class Unshareable:
+    def share_memory(self) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def test_full_shared_memory_is_told() -> None:
+    def make(_: int) -> Unshareable:
+        return Unshareable()
+
+    with pytest.raises(EnvironmentProblem, match="Shared memory is full") as raised:
+        list(made_ahead(make, range(3), 1))
+    assert "No space left" in raised.value.why
+    assert len(list(made_ahead(make, range(3), 0))) == 3
+
+
 def test_the_training_s_own_draws_stay_what_they_are() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
