@@ -133,10 +133,10 @@ def _told_once(main: bool, kinds: tuple[type[FmmtError], ...] = (FmmtError,)) ->
 
 def _effective(config: Path | None, out: Path, resume: bool, changes: list[str]) -> Effective:
     from fmmt_deploy.training.folder import SETTINGS, is_training
-    from fmmt_deploy.training.recipes import read_effective
+    from fmmt_deploy.training.recipes import read_effective, resumed_effective
 
     if config is None and resume and is_training(out):
-        config = out / SETTINGS
+        return resumed_effective(out / SETTINGS, changes)
     if config is None:
         raise UsageError(
             "There is no recipe to train by.", fix="Give one as --config FILE, such as training/roberta.toml."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.data.affwild2 import read_affwild2
 from fmmt_deploy.data.dataset import has_split, read_data
 from fmmt_deploy.data.sizes import feature_sizes
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from fmmt_deploy.training.loading import FaceData, TargetData
 
 __all__ = ["Prepared", "Request", "prepare"]
+
+PARAMETER_BYTES = 4 + 2 * 12
+"""Of a run on disk, at its largest: the best checkpoint, and two states (weights, two moments), one being written."""
 
 Status = Callable[[str], None]
 
@@ -131,6 +135,9 @@ def prepare(request: Request, main: bool = True, status: Status = lambda _: None
     status(f"reading {request.data}")
     sizes = feature_sizes(request.data, "train", settings.model.modality)
     start = starting_model(settings, sizes, _plm_dir(request), request.swin_weights, request.from_scratch)
+    if main and not request.resume:
+        parameters = sum(parameter.numel() for parameter in start.model.parameters())
+        check_room(request.out, parameters * PARAMETER_BYTES)
     architecture = start.model.architecture
     train = read_data(request.data, "train", architecture, request.faces_dir)
     val = read_data(request.data, "val", architecture, request.faces_dir)

@@ -7,6 +7,7 @@ out has its default, and anything unknown is an error.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +20,21 @@ from fmmt_deploy.json_values import JsonValueError, dataclass_from_json
 from fmmt_deploy.training.limits import check_settings
 from fmmt_deploy.training.settings import Settings
 
-__all__ = ["MARK", "Effective", "effective_from_toml", "names_of_settings", "read_effective", "toml_from_effective"]
+__all__ = [
+    "MARK",
+    "Effective",
+    "effective_from_toml",
+    "names_of_settings",
+    "read_effective",
+    "resumed_effective",
+    "toml_from_effective",
+]
 
 MARK = "# Settings of a training by fmmt train."
 """How `settings.toml` begins: by it a folder is known to be a training's."""
+
+_TOLD = re.compile(r"(\w+) = .*  # (default|--set|recipe .+)")
+"""A line of it."""
 
 _FIX = "docs/training.md lists all settings."
 
@@ -94,6 +106,23 @@ def effective_from_toml(text: str, source: str, changes: Sequence[str] = ()) -> 
         about = "--set" if changed else f"The recipe {source}" + (" with what --set changes" if changes else "")
         raise UsageError(f"{about}: {error}.", fix=_FIX, path=source) from error
     return Effective(settings, sources)
+
+
+def resumed_effective(path: Path, changes: Sequence[str] = ()) -> Effective:
+    """Reads a run's own `settings.toml`: sources are those that it tells.
+
+    Raises:
+        UsageError: See `read_effective`.
+    """
+    found = read_effective(path, changes)
+    told, table = {}, ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        elif source := _TOLD.fullmatch(line):
+            told[f"{table}.{source[1]}"] = source[2]
+    kept = {name: told.get(name, source) for name, source in found.sources.items() if source != "--set"}
+    return Effective(found.settings, {**found.sources, **kept})
 
 
 def toml_from_effective(effective: Effective) -> str:

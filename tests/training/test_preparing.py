@@ -1,16 +1,16 @@
 """What can fail fails before the first step, and is said in words."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fmmt_deploy.errors import CheckpointError, DataError, FmmtError, UsageError
+from fmmt_deploy.errors import CheckpointError, DataError, EnvironmentProblem, FmmtError, UsageError
 from fmmt_deploy.training.preparing import Prepared, Request, prepare
 from fmmt_deploy.training.recipes import effective_from_toml
 from tests.training.made import SETTINGS, make_data
@@ -58,7 +58,7 @@ def test_vision_only(tmp_path: Path) -> None:
 
 
 def test_a_test_split_is_no_must(data: Path, tmp_path: Path) -> None:
-    copy = copytree(data, tmp_path / "data")
+    copy = shutil.copytree(data, tmp_path / "data")
     (copy / "test.jsonl").unlink()
     prepared = prepare(request_of(copy))
     assert prepared.test is None
@@ -73,7 +73,7 @@ def without_labels(data: Path, split: str) -> None:
 
 
 def test_a_test_split_without_labels_is_said(data: Path, tmp_path: Path) -> None:
-    copy = copytree(data, tmp_path / "data")
+    copy = shutil.copytree(data, tmp_path / "data")
     without_labels(copy, "test")
     prepared = prepare(request_of(copy))
     assert prepared.test is None
@@ -108,7 +108,7 @@ def nan_features(data: Path) -> None:
 def test_bad_data_are_refused_at_once(
     spoil: Callable[[Path], None], kind: type[FmmtError], message: str, data: Path, tmp_path: Path
 ) -> None:
-    copy = copytree(data, tmp_path / "data")
+    copy = shutil.copytree(data, tmp_path / "data")
     spoil(copy)
     with pytest.raises(kind, match=message):
         prepare(request_of(copy))
@@ -129,6 +129,20 @@ def test_bad_data_are_refused_at_once(
 def test_requests_that_make_no_sense(settings: list[str], changes: dict[str, Any], message: str, data: Path) -> None:
     with pytest.raises(UsageError, match=message):
         prepare(request_of(data, *settings, **changes))
+
+
+def test_a_disk_that_will_be_too_small(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(request_of(data))
+    count = sum(parameter.numel() for parameter in prepared.start.model.parameters())
+    # float32 of one checkpoint and of two states: weights and AdamW's two moments each
+    needed = 4 * count + 2 * 3 * 4 * count
+    usage = shutil.disk_usage(data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    prepare(request_of(data))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with pytest.raises(EnvironmentProblem, match="disk"):
+        prepare(request_of(data))
+    prepare(request_of(data), main=False)
 
 
 def test_one_file_is_no_data_set_to_train_on(data: Path) -> None:

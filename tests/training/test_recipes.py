@@ -16,6 +16,7 @@ from fmmt_deploy.training.recipes import (
     effective_from_toml,
     names_of_settings,
     read_effective,
+    resumed_effective,
     toml_from_effective,
 )
 from fmmt_deploy.training.settings import FaceSettings, ModelSettings, RunSettings, Settings, TargetSettings
@@ -93,6 +94,15 @@ def test_set_is_typed_by_the_setting(change: str, value: object) -> None:
         found = getattr(found, name)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_a_runs_own_settings_keep_their_sources(tmp_path: Path) -> None:
+    effective = effective_from_toml("[model]\nthreshold = 0.3\n", "r #1.toml", ["target.epochs=3"])
+    (tmp_path / "settings.toml").write_text(toml_from_effective(effective))
+    again = resumed_effective(tmp_path / "settings.toml", ["run.workers=0"])
+    assert again.settings == replace(effective.settings, run=replace(effective.settings.run, workers=0))
+    assert again.sources == {**effective.sources, "run.workers": "--set"}
+    assert again.sources["model.threshold"] == "recipe r #1.toml"
 
 
 def test_later_changes_win() -> None:
