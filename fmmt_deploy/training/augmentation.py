@@ -118,12 +118,12 @@ def augmented_face(image: PixelArray, settings: FaceSettings, draws: np.random.G
         for choice, probability in zip(choices, (settings.grey, settings.jitter, settings.blur), strict=True)
     )
     if grey:
-        face = np.repeat(_grey(face)[:, :, None], 3, axis=2)
+        face = np.asarray(cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
     if jitter:
         face = jittered_face(face, draw_jitter(settings.jitter_strength, uniform))
     if blur:
         face = np.asarray(cv2.GaussianBlur(face, (_BLUR_KERNEL, _BLUR_KERNEL), sigma), np.uint8)
-    pixels = np.ascontiguousarray(_NORMALISED[face].transpose(2, 0, 1))
+    pixels = _normalised(face)
     return erased(pixels, draws) if draws.random() < settings.erase else pixels
 
 
@@ -143,7 +143,6 @@ def erased(pixels: FloatArray, draws: np.random.Generator) -> FloatArray:
 
 
 _LEVELS = np.arange(256, dtype=np.float64)
-_NORMALISED = ((_LEVELS / 255 - 0.5) / 0.5).astype(np.float32)
 
 
 def _applies(draw: float, probability: float, published: bool) -> bool:
@@ -159,8 +158,10 @@ def _resized(image: PixelArray) -> PixelArray:
     return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
 
 
-def _grey(face: PixelArray) -> PixelArray:
-    return np.asarray(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), np.uint8)
+def _normalised(face: PixelArray) -> FloatArray:
+    pixels = np.multiply(face.transpose(2, 0, 1), np.float32(2 / 255), dtype=np.float32, order="C")
+    pixels -= 1
+    return pixels
 
 
 def _looked_up(face: PixelArray, levels: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PixelArray:
