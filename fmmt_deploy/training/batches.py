@@ -1,14 +1,17 @@
-"""What the model is given in training: one pass of one process, made by the data's workers."""
+"""What the model is given in training: one pass of one process, made by the data's workers; and who gives it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["FaceBatch", "TargetBatch"]
+__all__ = ["Batches", "FaceBatch", "Faces", "Target", "TargetBatch"]
+
+S = TypeVar("S", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,27 @@ class TargetBatch:
 def _share(*tensors: Tensor) -> None:
     for tensor in tensors:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
+
+
+class Batches(Protocol[S]):
+    """What a phase is fed with, `TargetData` or `FaceData`: an epoch's steps, the same whenever they are asked for."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the data do."""
+        ...
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch, from 1."""
+        ...
+
+    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[S]:
+        """Every step of an epoch from one on, as one of the processes has it."""
+        ...
+
+
+Target = Batches[tuple[TargetBatch, ...]]
+"""Each step with its passes."""
+
+Faces = Batches[FaceBatch]
+"""Each step is one pass."""

@@ -19,7 +19,7 @@ from fmmt_deploy.engines.torch.load import check_cuda
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training.settings import Precision
 
-__all__ = ["DeviceChoice", "Devices", "check_devices", "is_main_process", "open_devices"]
+__all__ = ["DeviceChoice", "Devices", "check_devices", "is_main_process", "lost_peers", "open_devices"]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
@@ -75,6 +75,10 @@ class Devices:
             torch.distributed.all_reduce(values)
         return values
 
+    def any(self, found: bool) -> bool:
+        """Whether it is so in some process."""
+        return bool(self.summed(torch.tensor(float(found), device=self.device)).item())
+
     def gathered(self, value: T) -> list[T]:
         """What each process has."""
         found: list[Any] = [value]
@@ -89,6 +93,23 @@ class Devices:
         if self.processes > 1:
             torch.distributed.broadcast_object_list(found, device=self.device)
         return found[0]
+
+
+@contextmanager
+def lost_peers() -> Iterator[None]:
+    """Says what it is where another process ends while this one waits for it.
+
+    Raises:
+        EnvironmentProblem: That happened.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo has no kind of its own.
+        if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        why = "Its own message says why, if it could give one."
+        raise EnvironmentProblem("Another process of this training has ended.", why=why) from error
 
 
 @contextmanager

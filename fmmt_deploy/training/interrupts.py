@@ -12,13 +12,17 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """Takes SIGINT while it is open; KeyboardInterrupt is raised at once, or where `held` ends.
+    """Takes SIGINT while it is open; KeyboardInterrupt is raised at once, or where the outermost `held` ends.
 
     Outside the main thread, where Python lets nobody take signals, nothing is held.
+
+    Attributes:
+        came: One is waiting.
     """
 
     def __init__(self) -> None:
-        self._held = self._came = False
+        self.came = False
+        self._depth = 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -34,21 +38,21 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps an interrupt waiting until the block is over.
+        """Keeps an interrupt waiting until the block is over; blocks may be in one another.
 
         Raises:
             KeyboardInterrupt: One came.
         """
-        self._held = True
+        self._depth += 1
         try:
             yield
         finally:
-            self._held = False
-        if self._came:
-            self._came = False
+            self._depth -= 1
+        if self.came and not self._depth:
+            self.came = False
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Python's signature
-        if not self._held:
+        if not self._depth:
             raise KeyboardInterrupt
-        self._came = True
+        self.came = True

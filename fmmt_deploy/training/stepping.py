@@ -41,12 +41,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step was like; see `StepRecord`."""
+    """What a step was like; see `StepRecord`. `interrupted` says that some process is to be interrupted."""
 
     loss: float
     learning_rate: float
     gradient_norm: float
     cases: int
+    interrupted: bool = False
 
 
 class Stepper:
@@ -71,12 +72,13 @@ class Stepper:
         """To be called before a phase's steps, and again after anything else used the model."""
         self._trainee.enter(phase)
 
-    def step(self, place: Place, passes: Sequence[Batch]) -> StepResult:
+    def step(self, place: Place, passes: Sequence[Batch], interrupted: bool = False) -> StepResult:
         """Makes one step.
 
         Args:
             place: Which.
             passes: This process's; each process has as many.
+            interrupted: Whether this process is to be interrupted, for all to know.
 
         Raises:
             UnstableError: The loss or the gradient is not finite; the weights are those before the step.
@@ -90,14 +92,14 @@ class Stepper:
             losses = torch.stack([self._passed(batch, n == len(passes)) for n, batch in enumerate(passes, 1)])
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(place, passes, error) from error
-        counts = losses.new_tensor([sum(_cases(batch) for batch in passes)])
-        loss, cases = devices.summed(torch.cat([losses.sum()[None] / devices.processes, counts])).tolist()
+        counts = losses.new_tensor([sum(_cases(batch) for batch in passes), interrupted])
+        loss, cases, stop = devices.summed(torch.cat([losses.sum()[None] / devices.processes, counts])).tolist()
         if not math.isfinite(loss):
             raise self._unstable(place, "loss", passes, losses.tolist())
         norm = self._moved(optimiser)
         if not math.isfinite(norm) and (devices.scaler is None or devices.scaler.get_scale() < SMALLEST_SCALE):
             raise self._unstable(place, "gradient", passes, [math.nan] * len(passes))
-        return StepResult(loss, rate, norm, int(cases))
+        return StepResult(loss, rate, norm, int(cases), stop > 0)
 
     def _passed(self, batch: Batch, last: bool) -> Tensor:
         """Adds the gradient of one pass, and gives its loss."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import torch
 
 from fmmt_deploy.errors import FmmtError, UsageError
 from fmmt_deploy.evaluation.evaluation import Evaluation
 from fmmt_deploy.reference.model import ReferenceModel
-from fmmt_deploy.training.batches import FaceBatch, TargetBatch
+from fmmt_deploy.training.batches import FaceBatch, Faces, Target, TargetBatch
 from fmmt_deploy.training.checkpoints import Checkpoints
-from fmmt_deploy.training.devices import Devices, open_devices
+from fmmt_deploy.training.devices import Devices, lost_peers, open_devices
 from fmmt_deploy.training.interrupts import Interrupts
 from fmmt_deploy.training.objective import Trainee
 from fmmt_deploy.training.optimisation import optimisers_of
@@ -24,34 +24,9 @@ from fmmt_deploy.training.state import Identity, Progress, State, check_same, re
 from fmmt_deploy.training.stepping import Place, Stepper, StepResult
 from fmmt_deploy.training.watching import EpochRecord, Phase, StepRecord, Watcher
 
-__all__ = ["Batches", "Faces", "Target", "Trained", "Validate", "train"]
+__all__ = ["Trained", "Validate", "train"]
 
-S = TypeVar("S", covariant=True)
 Validate = Callable[[ReferenceModel], Evaluation]
-
-
-class Batches(Protocol[S]):
-    """What a phase is fed with, `TargetData` or `FaceData`: an epoch's steps, the same whenever they are asked for."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Differs where the data do."""
-        ...
-
-    def steps(self, epoch: int) -> int:
-        """Steps of an epoch, from 1."""
-        ...
-
-    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[S]:
-        """Every step of an epoch from one on, as one of the processes has it."""
-        ...
-
-
-Target = Batches[tuple[TargetBatch, ...]]
-"""Each step with its passes."""
-
-Faces = Batches[FaceBatch]
-"""Each step is one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +142,7 @@ class _Training:
     def run(self) -> Trained:
         """Makes all epochs that are left."""
         try:
-            with self._interrupts.taken():
+            with self._interrupts.taken(), lost_peers():
                 while not self._progress.finished:
                     self._epoch()
         except KeyboardInterrupt:
@@ -190,29 +165,46 @@ class _Training:
             self._end_epoch(evaluation, began)
 
     def _run_phase(self, phase: Phase) -> None:
-        epoch, source, devices = self._progress.epoch, self._sources[phase], self._devices
-        steps, before = source.steps(epoch), time.monotonic()
+        """Makes what is left of a phase. Processes are interrupted after the same step, so that none waits in vain."""
+        done, devices, interrupts = self._progress, self._devices, self._interrupts
+        source = self._sources[phase]
+        steps = source.steps(done.epoch)
         self._stepper.enter(phase)
-        for step in source.batches(epoch, self._progress.step, devices.rank, devices.processes):
-            with self._interrupts.held():
-                done = self._progress
-                total = (done.faces_steps if phase == "faces" else done.target_steps) + 1
-                place = Place(phase, epoch, done.step + 1, total)
-                result = self._stepper.step(place, (step,) if isinstance(step, FaceBatch) else step)
-                self._progress = _after_step(done, result)
-                now = time.monotonic()
-                self._tell_step(place, steps, result, now - before)
-                before = now
-                self._checkpoints.save_if_due(self._progress)
-        with self._interrupts.held():
-            self._checkpoints.save(self._progress)
+        with interrupts.held() if devices.processes > 1 else nullcontext():
+            before = time.monotonic()
+            for step in source.batches(done.epoch, done.step, devices.rank, devices.processes):
+                with interrupts.held():
+                    made = self._step(phase, steps, (step,) if isinstance(step, FaceBatch) else step, before)
+                    before = time.monotonic()
+                if made.interrupted:
+                    break
+            interrupts.came = devices.any(interrupts.came)
+            with interrupts.held():
+                self._checkpoints.save(self._progress)
 
-    def _tell_step(self, place: Place, steps: int, made: StepResult, seconds: float) -> None:
+    def _step(self, phase: Phase, steps: int, passes: Sequence[FaceBatch | TargetBatch], before: float) -> StepResult:
+        done = self._progress
+        total = (done.faces_steps if phase == "faces" else done.target_steps) + 1
+        place = Place(phase, done.epoch, done.step + 1, total)
+        made = self._stepper.step(place, passes, self._interrupts.came)
+        self._progress = _after_step(done, made)
         if self._devices.main:
-            step = (place.phase, place.epoch, place.step, steps, place.total)
             self._watcher.step(
-                StepRecord(*step, made.loss, made.learning_rate, made.gradient_norm, made.cases, seconds)
+                StepRecord(
+                    phase=phase,
+                    epoch=place.epoch,
+                    step=place.step,
+                    steps=steps,
+                    total=total,
+                    loss=made.loss,
+                    learning_rate=made.learning_rate,
+                    gradient_norm=made.gradient_norm,
+                    cases=made.cases,
+                    seconds=time.monotonic() - before,
+                )
             )
+        self._checkpoints.save_if_due(self._progress)
+        return made
 
     def _evaluated(self) -> Evaluation:
         """The main process validates; all know the outcome, and so whether to go on."""

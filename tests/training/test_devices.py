@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
-from fmmt_deploy.training.devices import is_main_process, open_devices
+from fmmt_deploy.training.devices import is_main_process, lost_peers, open_devices
 
 
 def test_fp16_needs_a_gpu() -> None:
@@ -48,6 +48,7 @@ def test_alone_everything_is_told_to_oneself() -> None:
     with open_devices("auto" if not torch.cuda.is_available() else "cpu", "fp32") as devices:
         assert devices.told("score") == "score"
         assert devices.gathered(3) == [3]
+        assert (devices.any(True), devices.any(False)) == (True, False)
         assert devices.summed(torch.ones(2)).tolist() == [1, 1]
 
 
@@ -55,3 +56,12 @@ def test_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_main_process()
     monkeypatch.setenv("RANK", "1")
     assert not is_main_process()
+
+
+def test_a_process_that_is_gone_is_no_bug_of_ours() -> None:
+    gloo = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:14758")
+    for error in (gloo, torch.distributed.DistBackendError("NCCL error")):
+        with pytest.raises(EnvironmentProblem, match="Another process of this training has ended"), lost_peers():
+            raise error
+    with pytest.raises(RuntimeError, match="shape"), lost_peers():
+        raise RuntimeError("shape")

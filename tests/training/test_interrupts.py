@@ -65,3 +65,19 @@ def test_elsewhere_nothing_is_taken() -> None:
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGINT)]
+
+
+def test_blocks_in_one_another_end_with_the_outermost() -> None:
+    interrupts, done = Interrupts(), list[str]()
+
+    def phase() -> None:
+        with interrupts.held():
+            with interrupts.held():
+                interrupt()
+            done.append("told to the others")
+            assert interrupts.came
+
+    with interrupts.taken(), pytest.raises(KeyboardInterrupt):
+        phase()
+    assert done == ["told to the others"]
+    assert not interrupts.came

@@ -171,3 +171,9 @@ def test_a_face_that_is_no_number_is_named() -> None:
     with pytest.raises(UnstableError, match="of the faces phase") as error:
         made.step(Place("faces", 1, 1, 1), (batch,))
     assert error.value.why == f"Its batch: {', '.join(batch.names)}."
+
+
+def test_all_hear_of_an_interrupt() -> None:
+    made, _, _ = stepper()
+    assert not made.step(PLACE, passes()).interrupted
+    assert made.step(PLACE, passes(), interrupted=True).interrupted
