@@ -13,7 +13,8 @@ step() {
 
 # Progress bars are for terminals and are left out of the demo.
 rm -rf demo-out
-step python -m fmmt_deploy.demo demo-out
+step fmmt make-demo-data -o demo-out --models -q
+step ls fmmt_deploy/demo/trained/roberta # what was trained on such data by: fmmt train --config training/demo.toml
 step fmmt export --ckpt demo-out/pretrained_model/FacialMMT-RoBERTa --plm-dir demo-out/pretrained_model/roberta-large -o demo-out/bundle -q
 step fmmt inspect demo-out/bundle
 step fmmt run -b demo-out/bundle --data demo-out --split test --engine ort -o demo-out/answers.jsonl -q

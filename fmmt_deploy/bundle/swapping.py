@@ -13,8 +13,12 @@ __all__ = ["swapped"]
 
 
 @contextmanager
-def swapped(target: Path) -> Iterator[Path]:
+def swapped(target: Path, durable: bool = True) -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` in one step once it is on the disk.
+
+    Args:
+        target: Whatever is there is replaced.
+        durable: Wait for the disk; without, a power cut may cost what is easily made again.
 
     Raises:
         EnvironmentProblem: It can't be written; `target` is as it was.
@@ -26,7 +30,8 @@ def swapped(target: Path) -> Iterator[Path]:
             remove_stale(target)
         with create_sibling(target) as directory:
             yield directory
-            sync_tree(directory)
+            if durable:
+                sync_tree(directory)
             with locked(target.parent):
                 replace_directory(directory, target)
                 remove_stale(target)

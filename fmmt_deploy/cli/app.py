@@ -82,6 +82,7 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.evaluate import evaluate
     from fmmt_deploy.cli.export import export
     from fmmt_deploy.cli.inspect import inspect
+    from fmmt_deploy.cli.make_demo_data import make_demo_data
     from fmmt_deploy.cli.parity import parity
     from fmmt_deploy.cli.profile_data import profile_data
     from fmmt_deploy.cli.run import run
@@ -90,6 +91,7 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.verdict import verdict
 
     return {
+        "make-demo-data": make_demo_data,
         "train": train,
         "export": export,
         "cast": cast,

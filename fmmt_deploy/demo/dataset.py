@@ -6,17 +6,15 @@ import csv
 import json
 import pickle
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from fmmt_deploy.demo.faces import draw_face
+from fmmt_deploy.demo.faces import draw_face, write_image
 from fmmt_deploy.demo.story import Turn
 from fmmt_deploy.types import EMOTIONS, FloatArray, IntArray
 
-__all__ = ["WrittenSplit", "write_split"]
+__all__ = ["write_split"]
 
 COLUMNS = (
     "Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode",
@@ -26,35 +24,13 @@ COLUMNS = (
 SENTIMENTS = {"neutral": "neutral", "surprise": "positive", "joy": "positive"}
 
 UNCLEAR = 0.15
-"""Share of faces that tell nothing."""
+"""Share of faces that are blurred."""
 
-APART = 0.4
+APART = 1.2
 """Standard deviation of an emotion's point in every column of features, where a row's own noise has 1."""
 
-
-@dataclass(frozen=True, slots=True)
-class WrittenSplit:
-    """What was written, to fit a model on.
-
-    Attributes:
-        story: All turns by dialogue.
-        turns: The U turns that have features, in order.
-        labels: (U,).
-        faces: For each of them, paths of its face images.
-        audio: (U, A, ·).
-        audio_length: (U,).
-        vision: (U, V, ·).
-        vision_mask: (U, V).
-    """
-
-    story: list[list[Turn]]
-    turns: list[Turn]
-    labels: IntArray
-    faces: list[list[Path]]
-    audio: FloatArray
-    audio_length: IntArray
-    vision: FloatArray
-    vision_mask: FloatArray
+POINTS = 20230709
+"""What the emotions' points are drawn from: they are the same in every demo, as those of real features are."""
 
 
 def write_split(
@@ -65,8 +41,10 @@ def write_split(
     audio: tuple[int, int],
     vision: tuple[int, int],
     seed: int,
-) -> WrittenSplit:
+) -> None:
     """Writes `meld/`, `preprocess_data/` and `faces/` of one split.
+
+    The features of vision-only models have a row for every utterance, also for those without a face.
 
     Args:
         directory: The data set's folder; face paths are relative to it.
@@ -88,17 +66,15 @@ def write_split(
     faces = _write_faces(directory, split, kept, rng)
     _write_json(both / f"{split}_facseqs_160_paths_final.json", faces)
     labels = np.array([turn.label for turn in kept])
-    audio_length = rng.integers(3, audio[0] + 1, len(kept))
-    sound, mask = _features(labels, audio_length, audio, seed, rng)
+    voices = np.array([turn.label if turn.voice_tells else 0 for turn in kept])
+    sound, mask = _features(voices, rng.integers(4, audio[0] + 1, len(kept)), audio, POINTS, rng)
     _write_pickle(both / f"meld_{split}_audio_utt.pkl", split, audio=sound, audio_utt_mask=mask, labels=labels)
-    vision_length = np.array([min(turn.faces, vision[0]) for turn in kept])
-    sight, mask = _features(labels, np.maximum(vision_length, 1), vision, seed + 1, rng)
+    looks = np.array([turn.label if turn.features_tell else 0 for turn in kept])
+    counts = np.array([min(turn.faces, vision[0]) for turn in kept])
+    sight, mask = _features(looks, np.maximum(counts, 1), vision, POINTS + 1, rng)
     _write_vision(directory / "preprocess_data" / "V", split, sight, mask, labels)  # reads nothing else: never empty
-    found = (vision_length > 0).astype(np.float32)[:, None]
-    sight, mask = sight * found[..., None], mask * found
-    _write_vision(both, split, sight, mask, labels)
-    paths = [[directory / path for path in faces[turn.id]] for turn in kept]
-    return WrittenSplit(story, kept, labels, paths, sound, audio_length, sight, mask)
+    found = (counts > 0).astype(np.float32)[:, None]
+    _write_vision(both, split, sight * found[..., None], mask * found, labels)
 
 
 def _write_csv(path: Path, turns: list[Turn]) -> None:
@@ -140,21 +116,19 @@ def _write_faces(directory: Path, split: str, turns: list[Turn], rng: np.random.
     paths: dict[str, list[str]] = {}
     for turn in turns:
         paths[turn.id] = [f"faces/{split}_{turn.id}_{number}.jpg" for number in range(turn.faces)]
-        for path in paths[turn.id]:
-            cv2.imwrite(str(directory / path), draw_face(turn.label, rng, unclear=rng.random() < UNCLEAR))
+        for number, path in enumerate(paths[turn.id]):
+            unclear = rng.random() < UNCLEAR and not (turn.images_tell and number == 0)
+            write_image(directory / path, draw_face(turn.label if turn.images_tell else 0, rng, unclear))
     return paths
 
 
 def _features(
-    labels: IntArray,
-    lengths: IntArray,
-    size: tuple[int, int],
-    seed: int,
-    rng: np.random.Generator,
+    labels: IntArray, lengths: IntArray, size: tuple[int, int], seed: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Rows of noise around one point an emotion: (U, rows, columns) and their mask (U, rows)."""
+    """Rows of noise around one point an emotion, 0 for neutral: (U, rows, columns) and their mask (U, rows)."""
     rows, columns = size
-    points = np.random.default_rng(seed).normal(0, APART, (len(EMOTIONS), columns))  # the same in every split
+    points = np.random.default_rng(seed).normal(0, APART, (len(EMOTIONS), columns))
+    points[0] = 0
     mask = np.arange(rows)[None, :] < lengths[:, None]
     values = (points[labels][:, None] + rng.normal(0, 1, (len(labels), rows, columns))) * mask[..., None]
     return values.astype(np.float32), mask.astype(np.float32)

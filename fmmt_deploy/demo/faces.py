@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from fmmt_deploy.types import EMOTIONS, FloatArray, PixelArray
 
-__all__ = ["draw_face"]
+__all__ = ["draw_face", "write_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,19 @@ EXPRESSIONS: dict[str, _Expression] = {
 }
 
 
-def draw_face(label: int, rng: np.random.Generator, unclear: bool = False) -> PixelArray:
+def draw_face(label: int, rng: np.random.Generator, unclear: bool = False, size: int = 0) -> PixelArray:
     """Draws one face.
 
     Args:
         label: Index into `EMOTIONS`.
         rng: Draws size, place and noise.
         unclear: Turned away and blurred, as many real crops are: nothing to be read off it.
+        size: In pixels; 0 draws one, mostly 160, some 224 or 300, so that every way of resizing is met.
 
     Returns:
-        Pixels (size, size, 3), BGR; mostly 160, some 224 or 300, so that every way of resizing is met.
+        Pixels (size, size, 3), BGR.
     """
-    size = int(rng.choice([160, 224, 300], p=[0.8, 0.1, 0.1]))
+    size = size or int(rng.choice([160, 224, 300], p=[0.8, 0.1, 0.1]))
     expression = EXPRESSIONS["neutral" if unclear else EMOTIONS[label]]
     light = np.clip(expression.light + rng.normal(0, 12), 0, 255)
     image: FloatArray = np.full((size, size, 3), light, np.float32)
@@ -65,6 +67,16 @@ def draw_face(label: int, rng: np.random.Generator, unclear: bool = False) -> Pi
     grain = rng.normal(0, 6, (1 + size // 8, 1 + size // 8, 1)).repeat(8, 0).repeat(8, 1)[:size, :size]
     pixels: PixelArray = np.clip(image + grain, 0, 255).astype(np.uint8)
     return pixels
+
+
+def write_image(path: Path, pixels: PixelArray) -> None:
+    """Writes a JPEG.
+
+    Raises:
+        OSError: It can't be written; OpenCV itself would not say why, or not even that.
+    """
+    _, encoded = cv2.imencode(".jpg", pixels)
+    path.write_bytes(encoded.tobytes())
 
 
 def _draw_features(image: FloatArray, look: _Expression, size: int, rng: np.random.Generator) -> None:

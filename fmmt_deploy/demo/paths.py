@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from fmmt_deploy.architecture import PlmKind
 
-__all__ = ["DemoPaths", "demo_paths"]
+__all__ = ["DemoPaths", "TrainedModel", "demo_paths", "trained_run"]
+
+TrainedModel: TypeAlias = Literal["roberta", "bert", "v-only"]
+"""What was trained with `training/demo.toml` and is part of this package."""
+
+TRAINED = Path(__file__).parent / "trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,8 @@ def demo_paths(directory: Path, plm: PlmKind) -> DemoPaths:
         unimodal=models / "FacialMMT-unimodal" / "unimodal_model_V.pt",
         plm=models / f"{plm}-large",
     )
+
+
+def trained_run(model: TrainedModel) -> Path:
+    """The run folder of a model that was trained on the demo's data, for `--ckpt`; part of this package."""
+    return TRAINED / model

@@ -1,4 +1,9 @@
-"""What the demo's people say and feel: dialogues made from phrases, in MELD's proportions and with its oddities."""
+"""What the demo's people feel, and by what they show it: dialogues in MELD's proportions and with its oddities.
+
+An emotion shows in the words, in the voice, in the face, or in several of them, and rarely in none; where it does not
+show, words are small talk or neutral, voices even, faces neutral or blurred. So each modality tells something that no
+other does. Moods last, and people join in: "Me too." has the emotion of the turn before, which shows in nothing else.
+"""
 
 from __future__ import annotations
 
@@ -10,59 +15,35 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fmmt_deploy.types import EMOTIONS
+from fmmt_deploy.demo.phrases import all_phrases, draw_echo, draw_sentence, draw_small_talk
 
 __all__ = ["Run", "Turn", "all_phrases", "make_story", "runs_of"]
 
-SHARES = (0.40, 0.13, 0.05, 0.10, 0.17, 0.05, 0.10)
+SHARES = (0.36, 0.13, 0.07, 0.11, 0.16, 0.07, 0.10)
 """How often each emotion is felt: MELD's order of frequency, less steep, so that a small test set has all of them."""
 
-PHRASES: dict[str, tuple[str, ...]] = {
-    "neutral": (
-        "The meeting is at ten on Monday.",
-        "I left the keys on the table next to the door.",
-        "He works at the library, I think, on the second floor.",
-        "We could take the train, it leaves every hour.",
-    ),
-    "surprise": (
-        "Oh my god, you cut all of your hair!",
-        "Wait, you two are married?!",
-        "I can't believe it, where did that come from?",
-        "What? Since when do you speak Italian?",
-    ),
-    "fear": (
-        "Please don't go in there, I heard something moving.",
-        "I'm so scared, the lights went out and nobody is home.",
-        "Run, it's coming this way!",
-    ),
-    "sadness": (
-        "I miss him so much, it hurts to even say his name.",
-        "I'm sorry. I just can't stop crying today.",
-        "She left, and she is never coming back.",
-        "I failed again, nothing I do is ever enough.",
-    ),
-    "joy": (
-        "We won, we actually won the whole thing!",
-        "I am so happy for you, this is wonderful!",
-        "That was the best birthday of my life, thank you!",
-        "I love it, it's beautiful, come here and hug me!",
-    ),
-    "disgust": (
-        "Ew, that is disgusting, get it away from me.",
-        "You ate it off the floor? That makes me sick.",
-        "It smells like something died in your fridge, yuck.",
-    ),
-    "anger": (
-        "You lied to me, how dare you!",
-        "Get out of my house, right now, and never come back!",
-        "I hate it when you touch my things, stop it!",
-        "This is all your fault, you always do this to me!",
-    ),
-}
-"""What people say when they feel so."""
+NEUTRAL = 0
 
-SMALL_TALK = ("Yeah.", "No, no, no.", "Hey!", "Okay, fine.", "You know what?", "Well, I guess so.", "Really?", "…")
-"""What they say whatever they feel: here only the face and the voice tell."""
+CHANGES = 0.15
+"""How often a dialogue's mood, the emotion of all turns that are not neutral, is another from a turn on."""
+
+ECHOED = 0.8
+"""How often it is then an echo, where the turn before told its emotion in words."""
+
+SHOWN: dict[tuple[bool, bool, bool], float] = {
+    (True, False, False): 0.12,
+    (False, True, False): 0.22,
+    (False, False, True): 0.22,
+    (True, True, False): 0.08,
+    (True, False, True): 0.08,
+    (False, True, True): 0.08,
+    (True, True, True): 0.17,
+    (False, False, False): 0.03,
+}
+"""How often an emotion (not neutral) shows in words, voice and face."""
+
+FACES_ALONE, FEATURES_ALONE = 0.5, 0.15
+"""Of those that show in the face: how often only in its images, only in its features."""
 
 Run: TypeAlias = tuple[str, ...]
 """What is said in three turns, one after the other; in all of a dialogue that has fewer."""
@@ -82,6 +63,11 @@ class Turn:
         label: Index into `EMOTIONS`.
         faces: How many face images there are: none, one, or even more than a model reads.
         has_features: False for the one whose text is known but whose clip was unusable.
+        words_tell: Whether the words tell the emotion, by themselves or as an echo. Nothing tells `neutral`.
+        echo: Whether they tell it by way of the turn before.
+        voice_tells: Whether the audio features do.
+        images_tell: Whether the face images do.
+        features_tell: Whether the vision features do.
     """
 
     dialogue: int
@@ -91,16 +77,16 @@ class Turn:
     label: int
     faces: int
     has_features: bool
+    words_tell: bool
+    echo: bool
+    voice_tells: bool
+    images_tell: bool
+    features_tell: bool
 
     @property
     def id(self) -> str:
         """For example `dia0_utt0`."""
         return f"dia{self.dialogue}_utt{self.utterance}"
-
-
-def all_phrases() -> list[str]:
-    """Everything that is ever said, to make a tokenizer from."""
-    return [phrase for phrases in PHRASES.values() for phrase in phrases] + list(SMALL_TALK)
 
 
 def runs_of(turns: Sequence[Turn]) -> set[Run]:
@@ -136,33 +122,54 @@ def _new_dialogue(
 
 
 def _dialogue(rng: np.random.Generator, number: int, length: int, vision_length: int) -> list[Turn]:
-    turns, label = [], _draw_label(rng)
+    turns: list[Turn] = []
+    mood = _draw_mood(rng)
     for position in range(length):
-        if rng.random() > 0.4:  # moods last, as in real conversations
-            label = _draw_label(rng)
+        mood = _draw_mood(rng) if rng.random() < CHANGES else mood
+        label = NEUTRAL if rng.random() < SHARES[NEUTRAL] else mood
+        before = turns[-1] if turns else None
+        faces = int(rng.choice([0, 1, 2, 3, vision_length, vision_length + 3], p=[0.08, 0.5, 0.27, 0.1, 0.03, 0.02]))
+        can_echo = before is not None and before.label == label and before.words_tell and not before.echo
+        words, voice, face = (True, False, False) if can_echo and rng.random() < ECHOED else _shown(rng, label, faces)
+        echo = words and can_echo and not voice and not face
+        how = rng.random() if face else 0.0
         turns.append(
             Turn(
                 dialogue=number,
                 utterance=position + (number == 1 and position > 1),
                 speaker=SPEAKERS[(number + position) % len(SPEAKERS)],
-                text=_text(rng, label),
+                text=draw_echo(rng) if echo else _text(rng, label if words else NEUTRAL),
                 label=label,
-                faces=int(
-                    rng.choice([0, 1, 2, 3, vision_length, vision_length + 3], p=[0.08, 0.3, 0.3, 0.22, 0.05, 0.05])
-                ),
+                faces=faces,
                 has_features=not (number == 2 and position == 3),
+                words_tell=words,
+                echo=echo,
+                voice_tells=voice,
+                images_tell=face and how >= FEATURES_ALONE,
+                features_tell=face and how < 1 - FACES_ALONE,
             )
         )
     return turns
 
 
-def _draw_label(rng: np.random.Generator) -> int:
-    return int(rng.choice(len(EMOTIONS), p=SHARES))
+def _draw_mood(rng: np.random.Generator) -> int:
+    """Any emotion but neutral."""
+    shares = np.array(SHARES[1:])
+    return 1 + int(rng.choice(len(shares), p=shares / shares.sum()))
+
+
+def _shown(rng: np.random.Generator, label: int, faces: int) -> tuple[bool, bool, bool]:
+    """Whether words, voice and face tell; a face that is not seen does not."""
+    if label == NEUTRAL:
+        return False, False, False
+    ways = [shown for shown in SHOWN if faces or not shown[2]]
+    shares = np.array([SHOWN[shown] for shown in ways])
+    return ways[int(rng.choice(len(ways), p=shares / shares.sum()))]
 
 
 def _text(rng: np.random.Generator, label: int) -> str:
-    talk = str(rng.choice(SMALL_TALK))
-    if rng.random() < 0.3:
-        return talk
-    words = [str(phrase) for phrase in rng.choice(PHRASES[EMOTIONS[label]], size=rng.integers(1, 3), replace=False)]
-    return " ".join([talk, *words] if rng.random() < 0.3 else words)
+    small_talk = draw_small_talk(rng)
+    if label == NEUTRAL and rng.random() < 0.4:
+        return small_talk
+    sentence = draw_sentence(rng, label)
+    return f"{small_talk} {sentence}" if rng.random() < 0.2 else sentence

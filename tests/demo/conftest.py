@@ -1,4 +1,4 @@
-"""The demo, made once: its model is trained, which takes seconds."""
+"""The demo, made once."""
 
 import pytest
 
