@@ -15,7 +15,7 @@ import typer
 
 from fmmt_deploy.cli.options import DryRun, FacesDir, Force, JsonOutput, Quiet
 from fmmt_deploy.cli.output import Output, Table
-from fmmt_deploy.errors import EnvironmentProblem, FmmtError, UnstableError, UsageError
+from fmmt_deploy.errors import INTERRUPTED, EnvironmentProblem, FmmtError, UnstableError, UsageError
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.training.preparing import Prepared
@@ -122,13 +122,17 @@ def _check_extra() -> None:
 
 @contextmanager
 def _told_once(main: bool, kinds: tuple[type[FmmtError], ...] = (FmmtError,)) -> Iterator[None]:
-    """Where several processes fail alike, only the main one says it: of errors of these kinds."""
+    """Where several processes fail alike, only the main one says it: of errors of these kinds, and of Ctrl-C."""
     try:
         yield
     except kinds as error:
         if main:
             raise
         raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        if main:
+            raise
+        raise typer.Exit(INTERRUPTED) from error
 
 
 def _effective(config: Path | None, out: Path, resume: bool, changes: list[str]) -> Effective:

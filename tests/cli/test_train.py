@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.errors import UnstableError
 from tests.cli.running import FMMT, REPOSITORY, exit_code, in_own_process
 from tests.training.made import make_data, options
 
@@ -192,6 +193,26 @@ def test_a_missing_package_names_the_extra(data: Path, tmp_path: Path) -> None:
     done = in_own_process(block, *arguments(data, tmp_path / "run"))
     assert done.returncode == 3
     assert 'accelerate.\n  fix: pip install "fmmt-deploy[train]"' in done.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (UnstableError("The loss is not finite."), 7)])
+def test_other_processes_end_in_silence(
+    error: BaseException,
+    code: int,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fmmt_deploy.training.run.run_training", fail)
+    assert exit_code(*arguments(data, tmp_path / "run", "-q")) == code
+    assert "error: " in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    assert exit_code(*arguments(data, tmp_path / "run", "-q")) == code
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("fails", [False, True])
