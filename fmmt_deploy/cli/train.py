@@ -18,6 +18,7 @@ from fmmt_deploy.cli.output import Output, Table
 from fmmt_deploy.errors import INTERRUPTED, EnvironmentProblem, FmmtError, UnstableError, UsageError
 
 if typing.TYPE_CHECKING:
+    from fmmt_deploy.architecture import Architecture
     from fmmt_deploy.training.preparing import Prepared
     from fmmt_deploy.training.recipes import Effective
     from fmmt_deploy.training.run import Outcome
@@ -175,6 +176,7 @@ def _show_dry_run(shown: Output, prepared: Prepared) -> None:
     }
     rows = [
         ("model", f"{architecture.modality}, {parameters / 1e6:.1f} M parameters"),
+        *_feature_rows(architecture),
         ("device", prepared.device),
         *((f"{name} split", f"{count} utterances") for name, count in counts.items()),
         *((f"{phase} phase", f"{count} steps in all epochs") for phase, count in steps.items()),
@@ -183,6 +185,14 @@ def _show_dry_run(shown: Output, prepared: Prepared) -> None:
     shown.result(
         document, _settings_table(request.effective), Table(f"would train {request.out}", (), rows), *_lines(notes)
     )
+
+
+def _feature_rows(architecture: Architecture) -> Iterator[tuple[str, str]]:
+    if architecture.fusion is not None:
+        yield "audio", f"{architecture.fusion.audio_length} rows of {architecture.fusion.audio_size} numbers"
+    sizes = architecture.fusion or architecture.unimodal
+    if sizes is not None:
+        yield "vision", f"{sizes.vision_length} rows of {sizes.vision_size} numbers"
 
 
 def _show(shown: Output, outcome: Outcome, effective: Effective) -> None:

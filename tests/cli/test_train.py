@@ -157,6 +157,7 @@ def test_dry_run_shows_and_writes_nothing(data: Path, tmp_path: Path, capsys: py
     assert re.search(r"target\.epochs +2 +--set", shown)
     assert re.search(r"run\.seed +1111 +recipe roberta\.toml", shown)
     assert re.search(r"target phase +2 steps", shown)
+    assert re.search(r"audio +5 rows of 6 numbers\nvision +3 rows of 8 numbers", shown)
     assert "note: the Swin begins with random weights" in shown
     assert list(tmp_path.iterdir()) == []
 
