@@ -104,7 +104,7 @@ def test_no_recipe_goes_unloaded() -> None:
     loaded = {f"engines/{name}.toml": "tests/engines/tensorrt/test_profiles.py" for name in names}
     for name in ("cpu", "gpu-fp8", "gpu-int8"):
         loaded[f"calibration/{name}.toml"] = "tests/calibration/test_recipes.py"
-    for name in ("bert", "roberta", "v-only"):
+    for name in ("bert", "demo", "roberta", "v-only"):
         loaded[f"training/{name}.toml"] = "tests/training/test_recipes.py"
     recipes = {str(path.relative_to(ROOT)) for folder in RECIPE_FOLDERS for path in (ROOT / folder).rglob("*.toml")}
     assert recipes == loaded.keys()
