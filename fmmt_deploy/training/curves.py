@@ -31,8 +31,8 @@ _LINES: dict[Phase, tuple[str, str, Literal["-", "--"]]] = {
 }
 _F1, _BEST = "#009E73", "#D55E00"
 _FONT = 8.5
-_WINDOW = 50
-"""What is taken together is a fiftieth of a curve's steps."""
+_WINDOW = 25
+"""What is taken together is a twenty-fifth of a curve's steps."""
 
 
 def draw_curves(log: Path, out: Path) -> None:
@@ -122,10 +122,17 @@ def _epochs_below(axes: Axes, log: TrainingLog) -> None:
 
 
 def _by_decades(axes: Axes) -> None:
-    """A logarithmic axis with 1, 2 and 5 of each decade written out."""
+    """A logarithmic axis whose ends are 1, 2 or 5 of a decade, with each of those written out."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    steps = np.outer(10.0 ** np.arange(-12, 13), (1, 2, 5)).ravel()
+    below, above = steps[steps <= low], steps[steps >= high]
+    axes.set_ylim(below[-1] if len(below) else low, above[0] if len(above) else high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
 def _draw_f1(axes: Axes, epochs: Sequence[EpochLine], best: EpochLine | None) -> None:
