@@ -3,15 +3,21 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+from sklearn.metrics import f1_score
 
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import UnstableError
+from fmmt_deploy.training.recipes import read_effective
+from fmmt_deploy.types import EMOTIONS
 from tests.cli.running import FMMT, REPOSITORY, exit_code, in_own_process
 from tests.training.made import make_data, options
 
@@ -92,6 +98,23 @@ def test_a_finished_run_is_scored_again(run: Path, data: Path, capsys: pytest.Ca
     assert (run / "log.jsonl").read_text().startswith(log)
 
 
+def test_what_is_scored_is_the_best_checkpoint(run: Path, data: Path, tmp_path: Path) -> None:
+    """One that always says joy; expected values: scikit-learn's."""
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    weights = load_file(out / "best" / "model.safetensors")
+    weights["fusion.classifier.weight"].fill(0)
+    weights["fusion.classifier.bias"][:] = np.eye(7)[EMOTIONS.index("joy")]
+    save_file(weights, out / "best" / "model.safetensors")
+    assert exit_code(*arguments(data, out, "--resume", "-q")) == 0
+    lines = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    labels = [utterance["label"] for line in lines for utterance in line["utterances"]]
+    scores = json.loads((out / "evaluation.json").read_text())["scores"]["test"]
+    expected = f1_score(labels, ["joy"] * len(labels), average="weighted", zero_division=0)
+    assert scores["none"]["weighted_f1"] == pytest.approx(expected)
+    assert scores["gumbel"]["spread"]["weighted_f1"]["mean"] == pytest.approx(expected)
+
+
 def test_a_run_is_gone_on_with_by_its_own_settings(run: Path, data: Path) -> None:
     options = ["--data", str(data), "--aux-data", str(data / "affwild2"), "--from-scratch", "--device", "cpu"]
     assert exit_code("train", *options, "-o", str(run), "--resume", "-q") == 0
@@ -148,7 +171,7 @@ def test_a_run_without_a_state_begins_anew(run: Path, data: Path, tmp_path: Path
     (out / "settings.toml").write_text((run / "settings.toml").read_text())
     (out / "log.jsonl").write_text('{"torn')
     assert exit_code(*arguments(data, out, "--resume", "--set", "target.epochs=1", "-q")) == 0
-    assert "epochs = 1  # --set" in (out / "settings.toml").read_text()
+    assert read_effective(out / "settings.toml").settings.target.epochs == 1
 
 
 def test_dry_run_shows_and_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
