@@ -20,8 +20,9 @@ from fmmt_deploy.types import EMOTIONS, FACE_PIXELS
 
 __all__ = ["SharedBatchNorm", "Trainee"]
 
-FACES_AT_ONCE = 128
-"""Where no gradient is wanted: enough to fill a GPU, and no more memory however long the utterances are."""
+FACES_AT_ONCE, FACES_AT_ONCE_ON_CPU = 128, 16
+"""Where no gradient is wanted: enough to fill a GPU, and no more memory however long the utterances are. A CPU is a
+third faster with few, whose tokens stay in its caches."""
 
 _NORM = 3
 """Where the published head has its BatchNorm."""
@@ -87,9 +88,8 @@ class Trainee(nn.Module):
             logits: Tensor = swin(faces)
             return logits
         with torch.no_grad():
-            return torch.cat(
-                [swin.head(swin.tokens(normalised_pixels(part))) for part in torch.split(faces, FACES_AT_ONCE)]
-            )
+            count = FACES_AT_ONCE_ON_CPU if faces.device.type == "cpu" else FACES_AT_ONCE
+            return torch.cat([swin.head(swin.tokens(normalised_pixels(part))) for part in torch.split(faces, count)])
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
