@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import cv2
@@ -55,7 +56,8 @@ def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -
         # and that there are more workers than cores, which the user has asked for
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", category=UserWarning, message="This DataLoader will create")
-        batches = iter(_loader(make, keys, workers if can_fork() else 0))
+        with _no_interrupts():
+            batches = iter(_loader(make, keys, workers if can_fork() else 0))
     try:
         for made in batches:
             if isinstance(made, FmmtError):
@@ -129,6 +131,18 @@ def _as_it_is(made: Made) -> Made:
     return made
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Ctrl-C waits; processes that are forked never get it: it is for the training, which then ends its workers."""
+    if not can_fork():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which then ends its workers
     cv2.setNumThreads(0)  # they have not survived the fork

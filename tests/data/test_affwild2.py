@@ -126,9 +126,9 @@ def test_damaged_labels_are_refused(root: Path, content: str, message: str) -> N
 
 
 def test_a_video_of_more_frames_than_labels_is_refused(root: Path) -> None:
-    add_video(root, "46-30_right", "5 5", "1 2 4")
+    add_video(root, "46-30_right", "5 5", "1 2 3")
     with pytest.raises(
-        DataError, match=r"video 46-30_right has an image of frame 4, and .* ends with that of frame 2"
+        DataError, match=r"video 46-30_right has an image of frame 3, and .* ends with that of frame 2"
     ) as e:
         read_affwild2(root, "train")
     assert "same release" in e.value.fix

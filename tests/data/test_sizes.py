@@ -37,7 +37,7 @@ def test_a_vision_only_model_has_the_vision_features_of_its_own(tmp_path: Path) 
 
 
 def test_of_a_jsonl_the_longest_decides(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path)
+    path = write_jsonl(tmp_path, lambda dialogues: dialogues[0]["utterances"].reverse())
     assert feature_sizes(path, "any", "T+A+V") == FeatureSizes(Sizes(20, 24), Sizes(2, 16))
     assert feature_sizes(tmp_path, "test", "V") == FeatureSizes(None, Sizes(2, 16))
 

@@ -81,6 +81,16 @@ def test_a_worker_that_is_killed_is_told() -> None:
     assert "run.workers" in raised.value.fix
 
 
+def test_workers_leave_ctrl_c_to_the_training() -> None:
+    """A terminal sends it to all; the training makes its last step, and saves."""
+    made = made_ahead(slow, range(30), 2)
+    first = next(made)
+    for child in multiprocessing.active_children():
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+    assert [key for key, _ in (first, *made)] == list(range(30))
+
+
 class Unshareable:
     def share_memory(self) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
