@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
-from fmmt_deploy.errors import ArtefactError
+from fmmt_deploy.bundle.swapping import swapped
+from fmmt_deploy.errors import ArtefactError, EnvironmentProblem
 from fmmt_deploy.reference.folders import BEST
 from fmmt_deploy.reference.loading import save_checkpoint
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.training.devices import Devices
 from fmmt_deploy.training.optimisation import Optimiser
-from fmmt_deploy.training.state import Identity, Progress, State, swapped, write_state
+from fmmt_deploy.training.state import FOLDER, Identity, Progress, Scaling, State, write_state
 from fmmt_deploy.training.watching import Phase
 
 __all__ = ["BEST", "Checkpoints"]
+
+_TRACKER = "_growth_tracker"
+"""PyTorch's name in a scaler's state."""
 
 
 class Checkpoints:
@@ -58,7 +64,8 @@ class Checkpoints:
             EnvironmentProblem: It can't be written; the one before is as it was.
         """
         if self._devices.main and progress != self._saved:
-            write_state(self._folder, self._state(progress))
+            with _said_of(self._folder / FOLDER):
+                write_state(self._folder, self._state(progress))
             self._saved = progress
         self._saved_at = time.monotonic()
 
@@ -69,7 +76,8 @@ class Checkpoints:
             EnvironmentProblem: It can't be written; the one before is as it was.
         """
         if self._devices.main:
-            with swapped(self._folder / BEST) as folder:
+            target = self._folder / BEST
+            with _said_of(target), swapped(target) as folder:
                 save_checkpoint(self._model, folder, self._tokenizer)
 
     def restore(self, state: State) -> None:
@@ -89,14 +97,20 @@ class Checkpoints:
             groups = optimiser.adam.state_dict()["param_groups"]
             optimiser.adam.load_state_dict({"state": found, "param_groups": groups})
         if self._devices.scaler is not None and state.scaler is not None:
-            self._devices.scaler.load_state_dict(dict(state.scaler))
+            values = asdict(state.scaler)
+            self._devices.scaler.load_state_dict({_TRACKER: values.pop("growth_tracker"), **values})
         self._saved = state.progress
 
     def _state(self, progress: Progress) -> State:
         if progress.finished:
             return State(progress, self._identity, {}, {})
-        scaler = None if self._devices.scaler is None else self._devices.scaler.state_dict()
-        return State(progress, self._identity, self._model.state_dict(), self._moments(), scaler)
+        return State(progress, self._identity, self._model.state_dict(), self._moments(), self._scaling())
+
+    def _scaling(self) -> Scaling | None:
+        if self._devices.scaler is None:
+            return None
+        values = self._devices.scaler.state_dict()
+        return Scaling(growth_tracker=values.pop(_TRACKER), **values)
 
     def _moments(self) -> dict[str, Tensor]:
         return {
@@ -110,3 +124,13 @@ class Checkpoints:
 def _moments_of(state: State, prefix: str) -> dict[str, Tensor]:
     kinds = ("step", "exp_avg", "exp_avg_sq")
     return {kind: state.moments[prefix + kind].clone() for kind in kinds if prefix + kind in state.moments}
+
+
+@contextmanager
+def _said_of(target: Path) -> Iterator[None]:
+    """Names what a person knows, where a temporary file beside it can't be written."""
+    try:
+        yield
+    except EnvironmentProblem as error:
+        fix = "Free some space, and go on with --resume: what was saved before is as it was."
+        raise EnvironmentProblem(f"{target} can't be written.", why=error.why, fix=fix, path=target) from error

@@ -25,9 +25,22 @@ from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_ob
 from fmmt_deploy.training.settings import Settings
 from fmmt_deploy.training.watching import Phase
 
-__all__ = ["Identity", "Progress", "State", "check_same", "read_progress", "read_state", "swapped", "write_state"]
+__all__ = [
+    "FOLDER",
+    "Identity",
+    "Progress",
+    "Scaling",
+    "State",
+    "check_same",
+    "read_progress",
+    "read_state",
+    "write_state",
+]
 
-FOLDER, MANIFEST, MODEL, MOMENTS = "state", "state.json", "model.safetensors", "moments.safetensors"
+FOLDER = "state"
+"""In the folder of the run."""
+
+MANIFEST, MODEL, MOMENTS = "state.json", "model.safetensors", "moments.safetensors"
 SCHEMA = "fmmt.training-state/1"
 
 _FREE = {"run.workers", "run.face_cache_gib", "run.save_minutes"}
@@ -87,6 +100,17 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """FP16's scaler of gradients, by PyTorch's names; `growth_tracker` counts steps since the scale changed."""
+
+    scale: float
+    growth_factor: float
+    backoff_factor: float
+    growth_interval: int
+    growth_tracker: int
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """All that is needed to go on.
 
@@ -102,7 +126,7 @@ class State:
     identity: Identity
     model: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
-    scaler: Mapping[str, float] | None = None
+    scaler: Scaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ class _Manifest:
     schema: str
     progress: Progress
     identity: Identity
-    scaler: Mapping[str, float] | None
+    scaler: Scaling | None
     files: Mapping[str, str]
 
 
@@ -232,5 +256,6 @@ def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # which is also what it makes of a full disk
-        fix = "Free some space, or write elsewhere; the state before is still there."
-        raise EnvironmentProblem(f"{path} can't be written.", why=str(error), fix=fix, path=path) from error
+        raise EnvironmentProblem(
+            f"{path} can't be written.", why=str(error), fix="Free some space.", path=path
+        ) from error

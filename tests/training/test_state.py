@@ -9,7 +9,16 @@ import torch
 
 from fmmt_deploy.errors import ArtefactError, UsageError
 from fmmt_deploy.training.settings import RunSettings, Settings
-from fmmt_deploy.training.state import Identity, Progress, State, check_same, read_progress, read_state, write_state
+from fmmt_deploy.training.state import (
+    Identity,
+    Progress,
+    Scaling,
+    State,
+    check_same,
+    read_progress,
+    read_state,
+    write_state,
+)
 from tests.training.sources import scores, small_settings
 
 IDENTITY = Identity(small_settings(), {"faces": "a", "target": "b"}, 1, "2.9")
@@ -29,7 +38,7 @@ def state(**changes: object) -> State:
     draws = torch.Generator().manual_seed(0)
     model = {"a.weight": torch.randn(3, 4, generator=draws), "count": torch.tensor(5)}
     moments = {"target/a.weight/exp_avg": torch.randn(3, 4, generator=draws), "target/a.weight/step": torch.tensor(7.0)}
-    scaler = {"scale": 2.0**16, "_growth_tracker": 3.0}
+    scaler = Scaling(2.0**16, 2.0, 0.5, 2000, 3)
     return replace(State(PROGRESS, IDENTITY, model, moments, scaler), **changes)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from fmmt_deploy.errors import EnvironmentProblem, UnstableError
+from fmmt_deploy.reference.model import ReferenceModel
+from fmmt_deploy.training.checkpoints import Checkpoints
 from fmmt_deploy.training.objective import Trainee
 from fmmt_deploy.training.optimisation import optimisers_of
+from fmmt_deploy.training.state import Identity, Progress, read_state
 from fmmt_deploy.training.stepping import Place, Stepper
 from fmmt_deploy.training.watching import Phase
 from tests.training.sources import SMALL, VISION, Portraits, Utterances, small_model, small_settings, weights_hash
@@ -41,11 +45,16 @@ class Alone:
 
 def stepper(scale: float = 0.0, architecture: Any = VISION, drop: float = 0.0) -> tuple[Stepper, Any, Any]:
     model, devices = small_model(architecture, drop), Alone(scale)
-    steps: dict[Phase, int] = {"target": 100} if architecture is VISION else {"target": 100, "faces": 100}
+    made, _ = stepper_of(model, devices)
+    return made, model, devices
+
+
+def stepper_of(model: ReferenceModel, devices: Alone) -> tuple[Stepper, Any]:
+    steps: dict[Phase, int] = {"target": 100} if model.architecture is VISION else {"target": 100, "faces": 100}
     optimisers = optimisers_of(model, small_settings(), steps)
     made = Stepper(Trainee(model), optimisers, devices, 1)  # type: ignore[arg-type]
     made.enter("target")
-    return made, model, devices
+    return made, optimisers
 
 
 def passes(source: Utterances | None = None) -> Any:
@@ -177,3 +186,29 @@ def test_all_hear_of_an_interrupt() -> None:
     made, _, _ = stepper()
     assert not made.step(PLACE, passes()).interrupted
     assert made.step(PLACE, passes(), interrupted=True).interrupted
+
+
+def test_a_scaler_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Its scale grows after some steps, counted over the restart; here in the fourth."""
+    results = []
+    for restart in (False, True):
+        model, devices = small_model(VISION), Alone(2.0**10)
+        assert devices.scaler is not None
+        devices.scaler.set_growth_interval(4)
+        made, optimisers = stepper_of(model, devices)
+        for _ in range(3):
+            made.step(PLACE, passes())
+        if restart:
+            identity, progress = Identity(small_settings(), {}, 1, "2.9"), Progress(step=3)
+            Checkpoints(tmp_path, model, None, optimisers, devices, identity).save(progress)  # type: ignore[arg-type]
+            saved = read_state(tmp_path)
+            assert saved is not None
+            model, devices = small_model(VISION), Alone(1.0)
+            made, optimisers = stepper_of(model, devices)
+            Checkpoints(tmp_path, model, None, optimisers, devices, identity).restore(saved)  # type: ignore[arg-type]
+        for _ in range(2):
+            made.step(PLACE, passes())
+        assert devices.scaler is not None
+        assert devices.scaler.get_scale() == 2.0**11
+        results.append((weights_hash(model), devices.scaler.state_dict()))
+    assert results[0] == results[1]
