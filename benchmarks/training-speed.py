@@ -129,8 +129,10 @@ def report(size: str, order: str, utterances: int, faces: float, dialogues: int,
         ((batch,), *_) = TargetData(dataset, architecture, None, settings).batches(epoch=1)
     count = len(batch.labels)
     difference = check_equal(architecture, batch)
-    # a first step of the full model takes minutes, in which what it allocates is nothing
-    times = measure(ways_of(architecture, batch, settings), rounds, warm_up=size == "tiny")
+    ways = ways_of(architecture, batch, settings)
+    if size == "full":  # a step takes minutes: beside that, what a first one allocates is nothing
+        del ways["published, no gradient of faces"]
+    times = measure(ways, rounds, warm_up=size == "tiny")
     own = times["ours"]
     return {
         "model": size,
