@@ -8,7 +8,7 @@ FmmtError                      1   our own bug, unless a subclass says otherwise
 ├── ParityError                4   an engine does not compute what the reference computes
 ├── NotEquivalentError         5   weighted F1 or decisions differ from the reference's
 ├── SlowerError                6   slower than the baseline given
-├── UnstableError              7   a measurement that never settled
+├── UnstableError              7   a measurement that never settled, or a training whose loss is no number
 ├── ArtefactError              8   a file that is stale, corrupt, hostile or of another schema
 │   ├── CheckpointError        8   … a PyTorch checkpoint
 │   └── BundleError            8   … a bundle
@@ -102,7 +102,7 @@ class SlowerError(FmmtError):
 
 
 class UnstableError(FmmtError):
-    """A measurement that never settled."""
+    """A measurement that never settled, or a training whose loss is no number."""
 
     exit_code = 7
 
