@@ -168,7 +168,7 @@ def _check(on_cpu: bool, precision: Precision) -> None:
         if precision == "fp16":
             raise UsageError(
                 "A CPU can't train in fp16.",
-                why="Gradients would need scaling, which PyTorch has for GPUs only.",
+                why="It needs gradients to be scaled, which Accelerate does on GPUs only.",
                 fix="Give --set run.precision=fp32 (or bf16), or train on a GPU.",
             )
         return
