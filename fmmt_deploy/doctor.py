@@ -34,7 +34,7 @@ _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime",),
     "torch": _TORCH,
     "plots": ("matplotlib",),
-    "train": ("accelerate", "tensorboardX", "torchvision"),
+    "train": ("accelerate", "tensorboardX"),
     "trt-rtx": ("tensorrt_rtx", "cuda"),
     "trt": ("tensorrt",),
 }
@@ -45,7 +45,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "export, parity": (*_BASE, "onnxruntime", *_TORCH),
     "cast, calibrate, triage, verdict, --engine emulated": (*_BASE, *_TORCH),
     "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
-    "train": (*_BASE, *_TORCH, "accelerate", "matplotlib", "tensorboardX", "torchvision"),
+    "train": (*_BASE, *_TORCH, "accelerate", "matplotlib", "tensorboardX"),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
     "build --engine trt": (*_BASE, "tensorrt"),

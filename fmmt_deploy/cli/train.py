@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["train"]
 
-NEEDED = ("accelerate", "matplotlib", "safetensors", "tensorboardX", "timm", "torch", "torchvision", "transformers")
+NEEDED = ("accelerate", "matplotlib", "safetensors", "tensorboardX", "timm", "torch", "transformers")
 """What the extra `train` brings."""
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CardFacts", "DataFacts", "Machine", "Scores", "card_facts", "data_of_faces", "data_of_split"]
 
-_PACKAGES = ("fmmt-deploy", "torch", "torchvision", "timm", "transformers", "accelerate", "numpy")
+_PACKAGES = ("fmmt-deploy", "torch", "timm", "transformers", "accelerate", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ the same utterances, faces and noise, no dropout, one optimiser step; loss and g
 is timed, and by tests/training/test_published_way.py). They are timed in turns within one process, forward and
 backward pass and step of the optimiser; the ratio is the median of neighbouring pairs with a bootstrap interval.
 
-    .venv/bin/python benchmarks/training-speed.py -o benchmarks/results/training-speed.json         # seconds, small
-    .venv/bin/python benchmarks/training-speed.py --full --rounds 3 -o ...                # RoBERTa-large, ~14 GB
+`benchmarks/training-speed.sh -o benchmarks/results/NAME.json` runs it.
 """
 
 from __future__ import annotations
