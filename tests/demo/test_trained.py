@@ -8,9 +8,11 @@ from typing import get_args
 
 import pytest
 
-from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.architecture import Architecture, PlmKind
 from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.data.tokenizer_files import tokenizer_json
 from fmmt_deploy.demo import DemoPaths, make_demo_data, trained_run
+from fmmt_deploy.demo.language_model import write_language_model
 from fmmt_deploy.demo.paths import TrainedModel
 from fmmt_deploy.reference.checkpoints import read_checkpoint
 from fmmt_deploy.reference.loading import model_from_checkpoint
@@ -48,6 +50,14 @@ def test_is_small_and_says_what_it_is(name: TrainedModel) -> None:
     assert files.keys() == {"config.json", "model.safetensors", "settings.toml", "model-card.md"} | texts
     assert sum(path.stat().st_size for path in files.values()) < MOST_BYTES
     assert str(Path.home()) not in files["model-card.md"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["roberta", "bert"])
+def test_reads_with_the_vocabulary_that_is_made(name: PlmKind, tmp_path: Path) -> None:
+    """Its own is in its folder; the published form gets a new one, which another version of `tokenizers` might alter."""
+    write_language_model(tmp_path, name)
+    own = json.loads((trained_run(name) / "tokenizer.json").read_text(encoding="utf-8"))
+    assert json.loads(tokenizer_json(tmp_path, name)) == own
 
 
 @pytest.mark.slow
