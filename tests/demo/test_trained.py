@@ -54,7 +54,7 @@ def test_is_small_and_says_what_it_is(name: TrainedModel) -> None:
 
 @pytest.mark.parametrize("name", ["roberta", "bert"])
 def test_reads_with_the_vocabulary_that_is_made(name: PlmKind, tmp_path: Path) -> None:
-    """Its own is in its folder; the published form gets a new one, which another version of `tokenizers` might alter."""
+    """Its own is in its folder; the published form gets a new one, which a newer library might alter."""
     write_language_model(tmp_path, name)
     own = json.loads((trained_run(name) / "tokenizer.json").read_text(encoding="utf-8"))
     assert json.loads(tokenizer_json(tmp_path, name)) == own
