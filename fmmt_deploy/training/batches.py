@@ -52,7 +52,8 @@ class TargetBatch:
             other; see `fmmt_deploy.pipeline.inputs`.
         faces: uint8 (N, 224, 224, 3), those that `face_index` counts; none in a vision-only model's.
         labels: (U,), int64.
-        weights: (U,), parts of the step's mean loss: over all passes and processes of a step they sum to 1.
+        weights: (U,), of each in the step's loss: 1 by the utterances of all its passes and processes, times the weight
+            of its emotion.
         names: The utterances' ids.
     """
 

@@ -26,7 +26,7 @@ class Share:
 
     Attributes:
         rows: Indices of its utterances, at least one.
-        weights: Of each in the step's mean loss.
+        weights: Of each in the step's loss.
     """
 
     rows: IntArray
@@ -91,22 +91,25 @@ def own_part(rows: IntArray, rank: int, processes: int) -> IntArray:
 
 
 def shares(step: Step, weights: FloatArray, rank: int, processes: int) -> tuple[Share, ...]:
-    """What a process takes of each pass of a step; over all passes and processes the weights sum to 1.
+    """What a process takes of each pass of a step, with each utterance's weight divided by the step's utterances.
+
+    Not by the step's weights, as PyTorch's weighted mean has it: in a step of one utterance nothing would be left of
+    its weight, and little in one of four.
 
     Where there is nothing left for a process, it takes an utterance with weight 0, as all must join in every pass.
 
     Args:
         step: The step.
-        weights: Of every utterance of the data set, (U,).
+        weights: Of every utterance of the data set, (U,); 1 on average.
         rank: Which process, from 0.
         processes: How many there are.
     """
-    total = sum(float(weights[rows].sum(dtype=np.float64)) for rows in step)
+    count = sum(len(rows) for rows in step)
     found = []
     for rows in step:
         own = own_part(rows, rank, processes)
         if len(own):
-            found.append(Share(own, (weights[own] / total).astype(np.float32)))
+            found.append(Share(own, (weights[own] / count).astype(np.float32)))
         else:
             found.append(Share(rows[:1], np.zeros(1, np.float32)))
     return tuple(found)

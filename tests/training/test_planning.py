@@ -60,7 +60,7 @@ def test_processes_share_what_one_would_take(order: StepOrder, processes: int) -
     settings = TargetSettings(batch_size=5, accumulate=3, order=order)
     weights = np.random.default_rng(0).uniform(0.1, 3, len(DIALOGUES)).astype(np.float32)
     for step in plan_target(DIALOGUES, settings, 1, 1):
-        expected = weights[np.concatenate(step)] / weights[np.concatenate(step)].sum(dtype=np.float64)
+        expected = weights[np.concatenate(step)] / len(np.concatenate(step))
         parts = [shares(step, weights, rank, processes) for rank in range(processes)]
         for index, rows in enumerate(step):
             own = [part[index] for part in parts]
@@ -70,7 +70,19 @@ def test_processes_share_what_one_would_take(order: StepOrder, processes: int) -
             assert len(real) == min(len(rows), processes)
         found = np.concatenate([share.weights for index in range(len(step)) for share in (p[index] for p in parts)])
         np.testing.assert_allclose(found[found > 0], expected, rtol=1e-6)
-        assert found.sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_balanced_emotions_count_alike_over_an_epoch_however_small_its_steps(accumulate: int) -> None:
+    # Divided by the weights of its own step, a lone utterance would count 1 whatever its emotion.
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(7), (40, 12, 4, 8, 16, 8, 24)))
+    weights = class_weights(labels, "balanced")[labels]
+    steps = plan_target(range(len(labels)), TargetSettings(batch_size=1, accumulate=accumulate), 1, 1)
+    counted = np.zeros(7)
+    for step in steps:
+        for share in shares(step, weights, 0, 1):
+            counted[labels[share.rows[0]]] += share.weights[0]
+    np.testing.assert_allclose(counted, len(steps) / 7, rtol=1e-5)
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
