@@ -95,6 +95,8 @@ def _sizes_of(value: object, kind: str, path: Path) -> Sizes:
 def _of_jsonl(path: Path, modality: Modality) -> FeatureSizes:
     """The longest utterance's rows; all must have the same numbers a row."""
     found: dict[str, Sizes] = {}
+    if not any(True for _ in _targets(path)):
+        raise DataError(f"{path} has no utterances to classify", path=path)
     for kind, name, file in _listed(path, _kinds(modality)):
         rows, size = mapped_rows(file, name).shape
         known = found.get(kind, Sizes(0, size))
@@ -109,11 +111,17 @@ def _of_jsonl(path: Path, modality: Modality) -> FeatureSizes:
 
 
 def _listed(path: Path, kinds: tuple[str, ...]) -> Iterator[tuple[str, str, Path]]:
-    """The feature files that are listed; what else may be wrong with a line, reading the data set tells."""
+    """The feature files that are listed."""
+    for where, turn in _targets(path):
+        for kind in kinds:
+            if isinstance(file := turn.get(kind), str):
+                yield kind, f"{where}: {str(turn.get('id'))[:80]}: {kind}", path.parent / file
+
+
+def _targets(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """The turns that are not only context; what else may be wrong with a line, reading the data set tells."""
     for where, value in jsonl_values(path):
         turns = value.get("utterances") if isinstance(value, dict) else None
         for turn in turns if isinstance(turns, list) else ():
-            for kind in kinds:
-                file = turn.get(kind) if isinstance(turn, dict) and turn.get("target", True) else None
-                if isinstance(file, str):
-                    yield kind, f"{where}: {str(turn.get('id'))[:80]}: {kind}", path.parent / file
+            if isinstance(turn, dict) and turn.get("target", True):
+                yield where, turn

@@ -65,6 +65,18 @@ def test_a_jsonl_without_a_modality_is_refused(tmp_path: Path) -> None:
     assert feature_sizes(path, "any", "V").vision == Sizes(2, 16)
 
 
+@pytest.mark.parametrize("left", ["nothing", "context"])
+def test_a_jsonl_without_utterances_says_so(left: str, tmp_path: Path) -> None:
+    def context(dialogues: list[Any]) -> None:
+        for dialogue in dialogues:
+            for turn in dialogue["utterances"]:
+                turn["target"] = False
+
+    path = write_jsonl(tmp_path, context if left == "context" else list.clear)
+    with pytest.raises(DataError, match="has no utterances to classify"):
+        feature_sizes(path, "any", "T+A+V")
+
+
 def test_a_missing_feature_file_is_named(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path)
     (tmp_path / "v1.npy").unlink()
