@@ -1,4 +1,4 @@
-"""A model of past turns never sees later ones: whatever is said afterwards, in dialogues of any length, nothing changes."""
+"""What a model of past turns answers does not depend on what is said later, in dialogues of any length."""
 
 from collections.abc import Callable
 from dataclasses import replace
