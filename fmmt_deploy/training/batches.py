@@ -31,8 +31,8 @@ class FaceBatch:
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> FaceBatch:
-        """The same, on a device."""
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        """The same, on a device; pinned memory is copied while the host goes on."""
+        return replace(self, pixels=_moved(self.pixels, device), labels=_moved(self.labels, device))
 
     def pin_memory(self) -> FaceBatch:
         """The same, where a GPU can fetch it from; PyTorch's data loader calls it by this name."""
@@ -64,13 +64,13 @@ class TargetBatch:
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> TargetBatch:
-        """The same, on a device."""
+        """The same, on a device; pinned memory is copied while the host goes on."""
         return replace(
             self,
-            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
-            faces=self.faces.to(device),
-            labels=self.labels.to(device),
-            weights=self.weights.to(device),
+            inputs={name: _moved(tensor, device) for name, tensor in self.inputs.items()},
+            faces=_moved(self.faces, device),
+            labels=_moved(self.labels, device),
+            weights=_moved(self.weights, device),
         )
 
     def pin_memory(self) -> TargetBatch:
@@ -86,6 +86,10 @@ class TargetBatch:
     def share_memory(self) -> None:
         """Moves it to where another process can have it."""
         _share(*self.inputs.values(), self.faces, self.labels, self.weights)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=True)
 
 
 def _share(*tensors: Tensor) -> None:

@@ -14,7 +14,7 @@ from fmmt_deploy.training.draws import generator
 from fmmt_deploy.training.settings import ClassWeights, FaceSettings, TargetSettings
 from fmmt_deploy.types import EMOTIONS, FloatArray, IntArray
 
-__all__ = ["Share", "Step", "class_weights", "own_part", "plan_faces", "plan_target", "shares"]
+__all__ = ["Share", "Step", "class_weights", "idle_note", "own_part", "plan_faces", "plan_target", "shares"]
 
 Step = tuple[IntArray, ...]
 """An optimiser's step: the utterances of each of its passes, as indices."""
@@ -113,6 +113,24 @@ def shares(step: Step, weights: FloatArray, rank: int, processes: int) -> tuple[
         else:
             found.append(Share(rows[:1], np.zeros(1, np.float32)))
     return tuple(found)
+
+
+def idle_note(settings: TargetSettings, processes: int) -> str:
+    """What to say where passes have fewer utterances than there are processes, if they have.
+
+    Args:
+        settings: Order, batch size and passes a step.
+        processes: That train together.
+    """
+    size, step = settings.batch_size, settings.batch_size * settings.accumulate
+    if settings.order == "dialogues" or size >= processes:
+        return ""
+    wider = next((n for n in range(processes, step) if step % n == 0), step)
+    fix = f"target.batch_size={wider} with target.accumulate={step // wider} makes the same steps."
+    return (
+        f"target.batch_size is {size}, fewer than the {processes} processes that share each pass: "
+        f"the others only wait. {fix if wider > size else 'Fewer processes are as fast.'}"
+    )
 
 
 def _shuffled(dialogues: Sequence[int], draws: np.random.Generator) -> Iterator[IntArray]:

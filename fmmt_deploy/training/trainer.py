@@ -19,6 +19,7 @@ from fmmt_deploy.training.devices import Devices, lost_peers, open_devices
 from fmmt_deploy.training.interrupts import Interrupts
 from fmmt_deploy.training.objective import Trainee
 from fmmt_deploy.training.optimisation import optimisers_of
+from fmmt_deploy.training.planning import idle_note
 from fmmt_deploy.training.settings import Settings
 from fmmt_deploy.training.state import Identity, Progress, State, check_same, read_state
 from fmmt_deploy.training.stepping import Place, Stepper, StepResult
@@ -97,6 +98,8 @@ def train(
             training.resume(state)
         elif resume and devices.main:
             watcher.note("There is no state to resume from: the training begins.")
+        if devices.main and (note := idle_note(settings.target, devices.processes)):
+            watcher.note(note)
         return training.run()
 
 

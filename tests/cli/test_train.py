@@ -245,7 +245,10 @@ def test_two_processes_speak_once(fails: bool, data: Path, tmp_path: Path) -> No
     """Started as a user would start them; the second process says nothing."""
     extra = ["--set", "target.batch_size=0"] if fails else []
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
-    command = [*torchrun, *FMMT, *arguments(data, tmp_path / "run", *extra, "--set", "target.epochs=1")]
+    extra += ["--set", "target.epochs=1", "--set", "target.order=utterances", "--set", "target.batch_size=1"] * (
+        not fails
+    )
+    command = [*torchrun, *FMMT, *arguments(data, tmp_path / "run", *extra)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env=environment, timeout=300
@@ -257,5 +260,6 @@ def test_two_processes_speak_once(fails: bool, data: Path, tmp_path: Path) -> No
     else:
         assert done.returncode == 0, text
         assert done.stdout.count("best epoch: 1 of 1") == 1
+        assert "fewer than the 2 processes" in (tmp_path / "run" / "log.jsonl").read_text()
         assert done.stderr.count("scoring the best epoch") == done.stderr.count("target.batch_size  ") == 1
         assert (tmp_path / "run" / "best" / "model.safetensors").is_file()

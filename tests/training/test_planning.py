@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmmt_deploy.training.planning import Step, class_weights, own_part, plan_faces, plan_target, shares
+from fmmt_deploy.training.planning import Step, class_weights, idle_note, own_part, plan_faces, plan_target, shares
 from fmmt_deploy.training.settings import FaceSettings, StepOrder, TargetSettings
 
 ORDERS: tuple[StepOrder, ...] = ("utterances", "dialogues")
@@ -127,3 +127,19 @@ def test_a_limit_draws_other_faces_each_epoch() -> None:
 def test_parts_are_as_even_as_it_goes() -> None:
     parts = [own_part(np.arange(10), rank, 4).tolist() for rank in range(4)]
     assert parts == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "processes", "said"),
+    [
+        (1, 4, 2, "batch_size=2 with target.accumulate=2 "),
+        (1, 4, 3, "batch_size=4 with target.accumulate=1 "),
+        (1, 4, 8, "batch_size=4 with target.accumulate=1 "),
+        (2, 1, 4, "Fewer processes"),
+    ],
+)
+def test_processes_that_can_not_help_are_told_of(size: int, accumulate: int, processes: int, said: str) -> None:
+    settings = TargetSettings(batch_size=size, accumulate=accumulate)
+    assert said in idle_note(settings, processes)
+    assert idle_note(settings, size) == ""
+    assert idle_note(replace(settings, order="dialogues"), processes) == ""
