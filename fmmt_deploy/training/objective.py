@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.reference.swin import normalised_pixels
@@ -21,8 +22,8 @@ from fmmt_deploy.types import EMOTIONS, FACE_PIXELS
 __all__ = ["SharedBatchNorm", "Trainee"]
 
 FACES_AT_ONCE, FACES_AT_ONCE_ON_CPU = 128, 16
-"""Where no gradient is wanted: enough to fill a GPU, and no more memory however long the utterances are. A CPU is a
-third faster with few, whose tokens stay in its caches."""
+"""Enough to fill a GPU, and no more memory however long the utterances are. A CPU is a third faster with few, whose
+tokens stay in its caches; only without gradients, as with them parts cost a computation more."""
 
 _NORM = 3
 """Where the published head has its BatchNorm."""
@@ -85,11 +86,20 @@ class Trainee(nn.Module):
         if not len(faces):
             return torch.zeros(1, len(EMOTIONS), device=faces.device)  # no row refers to it
         if self._moves_faces:
-            logits: Tensor = swin(faces)
-            return logits
+            return self._seen_with_gradient(faces)
         with torch.no_grad():
             count = FACES_AT_ONCE_ON_CPU if faces.device.type == "cpu" else FACES_AT_ONCE
             return torch.cat([swin.head(swin.tokens(normalised_pixels(part))) for part in torch.split(faces, count)])
+
+    def _seen_with_gradient(self, faces: Tensor) -> Tensor:
+        """Of more faces than one part has, each part is computed again on the way back: they would fill any memory."""
+        swin, parts = self.model.swin, torch.split(faces, FACES_AT_ONCE)
+        if len(parts) == 1:
+            logits: Tensor = swin(faces)
+            return logits
+        return torch.cat(
+            [cast(Tensor, checkpoint(swin, part, use_reentrant=False, preserve_rng_state=False)) for part in parts]
+        )
 
 
 class SharedBatchNorm(nn.BatchNorm1d):

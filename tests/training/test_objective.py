@@ -66,6 +66,33 @@ def test_the_target_loss_moves_the_swin_only_where_asked() -> None:
         assert made.model.plm.plm.embeddings.word_embeddings.weight.grad is not None
 
 
+@pytest.mark.parametrize("faces_at_once", [3, 128])
+def test_many_faces_move_the_swin_in_little_memory(faces_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept for the way back: of one part what it computed, of several only their pixels; the gradients are the same."""
+
+    def kept_and_gradients() -> tuple[int, list[torch.Tensor]]:
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        made = trainee(moves_faces=True)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = made(batch)
+        loss.backward()
+        return sum(kept.values()), [p.grad for p in made.model.swin.parameters() if p.grad is not None]
+
+    (batch,) = next(Utterances().batches(1))
+    whole, expected = kept_and_gradients()
+    monkeypatch.setattr("fmmt_deploy.training.objective.FACES_AT_ONCE", faces_at_once)
+    kept, found = kept_and_gradients()
+    assert kept < 0.5 * whole if faces_at_once < len(batch.faces) else kept == whole
+    assert len(found) == len(expected) > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
 def test_utterances_without_faces() -> None:
     (batch,) = next(Utterances().batches(1))
     inputs = {**batch.inputs, "vision_mask": torch.zeros(4, 6), "face_index": torch.zeros(4, 6, dtype=torch.int64)}
