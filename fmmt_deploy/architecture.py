@@ -139,7 +139,7 @@ def size_problem(sizes: PartSizes) -> SizeProblem | None:
             return SizeProblem(field.name, "not empty", "an empty list")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not 0 < number < LARGEST_SIZE:
-                return SizeProblem(field.name, f"above 0 and below {LARGEST_SIZE}", "something else")
+                return SizeProblem(field.name, f"above 0 and below {LARGEST_SIZE}", f"{number:.4g}")
     return _swin_problem(sizes) if isinstance(sizes, SwinSizes) else _heads_problem(sizes)
 
 

@@ -70,7 +70,7 @@ RANGES: Mapping[str, Range] = {
     "faces.blur": _SHARE,
     "faces.erase": _SHARE,
     "faces.limit": _ANY_COUNT,
-    "target.epochs": _COUNT,
+    "target.epochs": Range(1, 100_000),  # whose steps are counted before the first
     "target.batch_size": _COUNT,
     "target.accumulate": _COUNT,
     "target.learning_rate": _RATE,

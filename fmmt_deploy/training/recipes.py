@@ -86,7 +86,7 @@ def effective_from_toml(text: str, source: str, changes: Sequence[str] = ()) -> 
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and tables that deep
         raise UsageError(f"The recipe {source} is not TOML.", why=str(error), fix=_FIX, path=source) from error
     sources = dict.fromkeys(names_of_settings(), "default")
     try:
@@ -182,9 +182,10 @@ def _changed(change: str) -> tuple[str, object]:
     if name not in names_of_settings():
         raise UsageError(f"--set {change}: there is no setting {name!r} ({_nearest(name)}).", fix=_FIX)
     try:
-        return name, tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        values = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return name, text  # text needs no quotes here: the shell would take them away
+    return name, values["value"] if len(values) == 1 else text  # more than one: there was a line break in it
 
 
 def _put(values: dict[str, typing.Any], name: str, value: object) -> None:

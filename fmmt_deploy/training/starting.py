@@ -8,13 +8,14 @@ PyTorch's normal(0, 1) would drown what they are added to. All is drawn from `ru
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, UnimodalSizes
-from fmmt_deploy.errors import DataError, UsageError
+from fmmt_deploy.errors import DataError, EnvironmentProblem, UsageError
 from fmmt_deploy.training.draws import seed_of
 from fmmt_deploy.training.face_backbone import FaceBackbone, read_face_backbone
 from fmmt_deploy.training.plm_folder import PlmFolder, read_plm_folder
@@ -76,6 +77,7 @@ def starting_model(
         UsageError: Weights are not given, or given for a part that the model does not have.
         CheckpointError: They can't be read, or are of another model.
         DataError: The tokenizer can't be read, or the data have no audio.
+        EnvironmentProblem: The model is too large for this machine's memory.
     """
     if settings.model.modality == "V":
         return _vision_only(settings, feature_sizes, plm_dir, swin_weights)
@@ -170,12 +172,39 @@ def _fusion_sizes(model: ModelSettings, feature_sizes: FeatureSizes) -> FusionSi
     )
 
 
+def _check_memory(architecture: Architecture) -> None:
+    """Refuses at once what would use up this machine's memory first.
+
+    Raises:
+        EnvironmentProblem: The weights alone have no room in it.
+    """
+    import torch
+
+    from fmmt_deploy.reference.model import ReferenceModel
+
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with torch.device("meta"):
+            needed = 4 * sum(parameter.numel() for parameter in ReferenceModel(architecture).parameters())
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        needed = 2**63
+    if needed > there:
+        raise EnvironmentProblem(
+            "The model is too large for this machine's memory.",
+            why=f"Its weights alone are {needed / 1e9:.0f} GB or more, and there are {there / 1e9:.0f} GB.",
+            fix="Make hidden_size, numbers of layers, or sizes of model.swin smaller.",
+        )
+
+
 def _fresh(architecture: Architecture, settings: Settings) -> ReferenceModel:
     import torch
 
     from fmmt_deploy.reference.layers import UtteranceEncoder
     from fmmt_deploy.reference.model import DropRates, ReferenceModel
 
+    _check_memory(architecture)
     rates = settings.model
     drop = DropRates(plm=rates.plm_dropout, encoders=rates.dropout, path=rates.drop_path)
     with torch.random.fork_rng(devices=[]):

@@ -24,6 +24,8 @@ Batch = FaceBatch | TargetBatch
 SHOWN = 5
 SMALLEST_SCALE = 2.0**-24
 """Where FP16's smallest number stands for 1: a gradient that still overflows is no matter of scale."""
+NO_MEMORY = "can't allocate memory"
+"""PyTorch's message on a CPU, where it has no kind of error for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,10 @@ class Stepper:
         optimiser.adam.zero_grad(set_to_none=True)
         try:
             losses = torch.stack([self._passed(batch, n == len(passes)) for n, batch in enumerate(passes, 1)])
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(place, passes, error) from error
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error):
+                raise _out_of_memory(place, passes, error) from error
+            raise
         counts = losses.new_tensor([sum(_cases(batch) for batch in passes), interrupted])
         loss, cases, stop = devices.summed(torch.cat([losses.sum()[None] / devices.processes, counts])).tolist()
         if not math.isfinite(loss):

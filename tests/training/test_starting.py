@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, RobertaConfig, 
 
 from fmmt_deploy.architecture import PlmKind, SwinSizes
 from fmmt_deploy.data.features import Sizes
-from fmmt_deploy.errors import CheckpointError, DataError, FmmtError, UsageError
+from fmmt_deploy.errors import CheckpointError, DataError, EnvironmentProblem, FmmtError, UsageError
 from fmmt_deploy.reference.loading import save_checkpoint
 from fmmt_deploy.reference.swin import FaceModel
 from fmmt_deploy.training.settings import ModelSettings, RunSettings, Settings
@@ -291,6 +291,13 @@ def test_fresh_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert not torch.equal(first["classifier.weight"], another["classifier.weight"])
     positions = first["audio_utt_transformer.position_embeddings.weight"]
     assert positions.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("sizes", [{"hidden_size": 3_000_000}, {"swin": SwinSizes(embed_dim=96_000_000)}])
+def test_a_model_too_large_for_the_memory_is_refused_at_once(sizes: dict[str, Any], tmp_path: Path) -> None:
+    saved("roberta", "bare", tmp_path)
+    with pytest.raises(EnvironmentProblem, match=r"too large for this machine's memory.*\n.* GB"):
+        start(tmp_path, from_scratch=True, chosen=settings(**sizes))
 
 
 def test_everything_can_be_trained_and_saved(tmp_path: Path) -> None:

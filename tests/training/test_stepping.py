@@ -159,17 +159,24 @@ def test_dropout_depends_on_the_place_alone() -> None:
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2.00 GiB."),
+    ],
+)
+def test_too_little_memory(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     made, _, _ = stepper()
 
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        raise error
 
     monkeypatch.setattr(Trainee, "forward", full)
-    with pytest.raises(EnvironmentProblem, match="memory is too small for step 3") as error:
+    with pytest.raises(EnvironmentProblem, match="memory is too small for step 3") as problem:
         made.step(PLACE, passes())
-    assert "batch_size" in error.value.fix
-    assert "2.00 GiB. Its batch: dia" in error.value.why
+    assert "batch_size" in problem.value.fix
+    assert "2.00 GiB. Its batch: dia" in problem.value.why
 
 
 def test_a_face_that_is_no_number_is_named() -> None:
