@@ -1,6 +1,6 @@
-"""Replacing a whole directory so that a kill at any instant leaves the old one or the new one.
+"""Replacing a file, or a whole directory, so that a kill at any instant leaves the old one or the new one.
 
-Beside a target `name` there may be, all in its parent:
+Beside a target directory `name` there may be, all in its parent:
 
 * `.name.tmp-<pid>-<random>`: being written, or left by a dead process. Its writer holds a lock on it for as long as it
   lives, so liveness needs no process ids (which mean nothing across containers) and no clean-up after a kill.
@@ -21,7 +21,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["create_sibling", "link_or_copy", "locked", "recover", "remove_stale", "replace_directory", "sync_tree"]
+__all__ = [
+    "create_sibling",
+    "link_or_copy",
+    "locked",
+    "recover",
+    "remove_stale",
+    "replace_directory",
+    "replaced_file",
+    "sync_tree",
+]
 
 
 @contextmanager
@@ -95,6 +104,19 @@ def replace_directory(new: Path, target: Path) -> None:
     finally:
         recover(target)
     _sync_directory(target.parent)
+
+
+@contextmanager
+def replaced_file(target: Path) -> Iterator[Path]:
+    """A temporary file to write, which takes the place of `target` once it has reached the disk, or is removed."""
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shlex
 import typing
 from collections.abc import Iterator
@@ -79,8 +78,9 @@ def train(
     _check_extra()
     from fmmt_deploy.training.preparing import Request, prepare
     from fmmt_deploy.training.run import run_training
+    from fmmt_deploy.training.watching import is_main_process
 
-    main = int(os.environ.get("RANK", "0")) == 0  # as torchrun says
+    main = is_main_process()
     shown = Output("train", as_json, quiet or not main)
     with _told_once(main):
         effective = _effective(config, out, resume, changes or [])

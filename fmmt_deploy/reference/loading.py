@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fmmt_deploy.architecture import Architecture
+from fmmt_deploy.bundle.atomic import replaced_file
 from fmmt_deploy.errors import CheckpointError, EnvironmentProblem
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.reference.run_folder import CONFIG, SCHEMA, TOKENIZER, WEIGHTS, RunConfig
@@ -115,26 +114,13 @@ def save_checkpoint(model: ReferenceModel, folder: Path, tokenizer: str | None =
     """
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer is not None:
-        with _replaced(folder / TOKENIZER) as path:
+        with replaced_file(folder / TOKENIZER) as path:
             path.write_text(tokenizer, encoding="utf-8")
-    with _replaced(folder / WEIGHTS) as path:
+    with replaced_file(folder / WEIGHTS) as path:
         save_weights(model, path)
     config = RunConfig(SCHEMA, model.architecture, model.tau, model.threshold)
-    with _replaced(folder / CONFIG) as path:
+    with replaced_file(folder / CONFIG) as path:
         path.write_text(json.dumps(asdict(config), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A temporary file to write, which takes the place of `path` once it has reached the disk, or is removed."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -5,15 +5,15 @@ Its form is that of Mitchell et al., "Model Cards for Model Reporting", 2019.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from fmmt_deploy.bundle.disk import disk_problems
+from fmmt_deploy.reference.folders import BEST
 from fmmt_deploy.training.card_facts import CardFacts, Scores
+from fmmt_deploy.training.folder import write_text
 from fmmt_deploy.types import EMOTIONS
 
 __all__ = ["CARD", "card_of", "write_card"]
@@ -41,16 +41,9 @@ def write_card(folder: Path, facts: CardFacts) -> None:
         EnvironmentProblem: It can't be written; one that is there stays as it is.
     """
     text = card_of(facts)
-    for directory in (folder, folder / "best"):
+    for directory in (folder, folder / BEST):
         if directory.is_dir():
-            path = directory / CARD
-            temporary = path.with_name(f".{CARD}.tmp-{os.getpid()}")
-            with disk_problems(path, 0):
-                try:
-                    temporary.write_text(text, encoding="utf-8")
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+            write_text(directory / CARD, text)
 
 
 def card_of(facts: CardFacts) -> str:

@@ -19,18 +19,13 @@ from fmmt_deploy.engines.torch.load import check_cuda
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training.settings import Precision
 
-__all__ = ["DeviceChoice", "Devices", "check_devices", "is_main_process", "lost_peers", "open_devices"]
+__all__ = ["DeviceChoice", "Devices", "check_devices", "lost_peers", "open_devices"]
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=12)
 """For the other processes: they wait while the main one validates and saves; where it dies, torchrun ends them."""
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes and talks, by what torchrun says of it."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 class Devices:

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fmmt_deploy.bundle.atomic import replaced_file
 from fmmt_deploy.bundle.disk import disk_problems
 from fmmt_deploy.bundle.swapping import swapped
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training.recipes import MARK, Effective, toml_from_effective
 
-__all__ = ["ABLATION", "EVALUATION", "SETTINGS", "begin", "check_place", "is_training", "write_json"]
+__all__ = ["ABLATION", "EVALUATION", "SETTINGS", "begin", "check_place", "is_training", "write_json", "write_text"]
 
 SETTINGS, EVALUATION, ABLATION = "settings.toml", "evaluation.json", "ablation.json"
 
@@ -69,18 +69,22 @@ def begin(folder: Path, effective: Effective) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Writes a file whole or not at all.
+    """Writes a document as JSON; see `write_text`.
 
     Raises:
         EnvironmentProblem: It can't be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with disk_problems(path, 0):
-        try:
-            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        EnvironmentProblem: It can't be written; one that is there stays as it is.
+    """
+    with disk_problems(path, 0), replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _check_writable(folder: Path) -> None:

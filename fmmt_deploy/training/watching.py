@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from fmmt_deploy.evaluation.evaluation import Evaluation
 
-__all__ = ["EpochRecord", "Phase", "StepRecord", "Watcher"]
+__all__ = ["EpochRecord", "Phase", "StepRecord", "Watcher", "is_main_process"]
 
 Phase = Literal["faces", "target"]
 
@@ -62,6 +63,11 @@ class EpochRecord:
     validation: Evaluation
     best: bool
     seconds: float
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes and talks, by what torchrun says of it."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class Watcher(Protocol):

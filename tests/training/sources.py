@@ -20,11 +20,10 @@ from fmmt_deploy.evaluation.evaluation import Evaluation, evaluate
 from fmmt_deploy.reference.model import DropRates, ReferenceModel
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.training.batches import FaceBatch, TargetBatch
-from fmmt_deploy.training.devices import is_main_process
 from fmmt_deploy.training.draws import generator
 from fmmt_deploy.training.settings import FaceSettings, RunSettings, Settings, TargetSettings
 from fmmt_deploy.training.trainer import Trained, Validate, train
-from fmmt_deploy.training.watching import EpochRecord, StepRecord
+from fmmt_deploy.training.watching import EpochRecord, StepRecord, is_main_process
 
 SMALL = replace(
     PRESETS["tiny"],

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
-from fmmt_deploy.training.devices import is_main_process, lost_peers, open_devices
+from fmmt_deploy.training.devices import lost_peers, open_devices
+from fmmt_deploy.training.watching import is_main_process
 
 
 def test_fp16_needs_a_gpu() -> None:
