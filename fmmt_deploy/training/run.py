@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.evaluation.evaluation import Evaluation
-from fmmt_deploy.training.folder import ABLATION, EVALUATION, begin, is_training, write_json
+from fmmt_deploy.training.folder import ABLATION, EVALUATION, begin, claimed, is_training, write_json
 from fmmt_deploy.training.preparing import Prepared, Status
 from fmmt_deploy.training.scoring import SplitScores, score_split
 
@@ -76,6 +77,7 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
         What came of it; None in other processes.
 
     Raises:
+        UsageError: Another training is at work in the folder.
         FmmtError: See `trainer.train`.
     """
     from fmmt_deploy.training.state import read_progress
@@ -84,13 +86,16 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
     if not main:
         _train(prepared, _Nobody(), _not_here)
         return None
-    progress = read_progress(request.out) if request.resume and is_training(request.out) else None
-    if progress is None:  # also where a run was killed before its first state: nothing of it is worth keeping
-        begin(request.out, request.effective)
-    trained = _trained(prepared, progress)
-    outcome = _scored(prepared, trained, status)
-    _report(prepared, outcome, status)
-    return outcome
+    with ExitStack() as ours:
+        ours.enter_context(claimed(request.out))
+        progress = read_progress(request.out) if request.resume and is_training(request.out) else None
+        if progress is None:  # also where a run was killed before its first state: nothing of it is worth keeping
+            begin(request.out, request.effective)
+            ours.enter_context(claimed(request.out))  # the new one
+        trained = _trained(prepared, progress)
+        outcome = _scored(prepared, trained, status)
+        _report(prepared, outcome, status)
+        return outcome
 
 
 def _trained(prepared: Prepared, progress: Progress | None) -> Trained:

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import UnstableError
+from fmmt_deploy.training.folder import claimed
 from fmmt_deploy.training.recipes import read_effective
 from fmmt_deploy.types import EMOTIONS
 from tests.cli.running import FMMT, REPOSITORY, exit_code, in_own_process
@@ -163,6 +164,18 @@ def test_other_models_train_and_export(recipe: str, changes: list[str], tmp_path
     architecture = Bundle.open(tmp_path / "bundle").manifest.architecture
     assert architecture.modality == ("V" if recipe == "v-only" else "T+A+V")
     assert architecture.context == ("dialogue" if recipe == "v-only" else "past")
+
+
+@pytest.mark.parametrize("option", ["--resume", "--force"])
+def test_a_run_at_which_another_process_works(
+    option: str, run: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmmt_deploy.training.folder.PATIENCE_S", 0.0)
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    with claimed(run):
+        assert exit_code(*arguments(data, run, option, "-q")) == 2
+    assert f"Another training is at work in {run}" in capsys.readouterr().err
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
 
 
 def test_a_run_without_a_state_begins_anew(run: Path, data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.training import folder as folder_module
-from fmmt_deploy.training.folder import SETTINGS, begin, check_place, is_training, write_json
+from fmmt_deploy.training.folder import SETTINGS, begin, check_place, claimed, is_training, write_json
 from fmmt_deploy.training.recipes import effective_from_toml, read_effective
 
 EFFECTIVE = effective_from_toml("[target]\nepochs = 3\n", "r.toml")
@@ -39,6 +39,56 @@ def effective_settings() -> str:
     from fmmt_deploy.training.recipes import toml_from_effective
 
     return toml_from_effective(EFFECTIVE)
+
+
+def test_an_empty_folder_stays_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    check_place(Path(), resume=False, force=False, inputs=[])
+    begin(Path(), EFFECTIVE)
+    assert tmp_path.stat().st_ino == before
+    assert is_training(tmp_path)
+
+
+@pytest.mark.parametrize("there", ["empty", "training", "nothing"])
+def test_a_link_stays_a_link(there: str, tmp_path: Path) -> None:
+    disk, link = tmp_path / "disk" / "run", tmp_path / "link"
+    link.symlink_to(disk)
+    if there != "nothing":
+        disk.mkdir(parents=True)
+    if there == "training":
+        begin(disk, EFFECTIVE)
+        (disk / "best").mkdir()
+    check_place(link, resume=False, force=there == "training", inputs=[])
+    begin(link, EFFECTIVE)
+    assert link.is_symlink()
+    assert names(disk) == [SETTINGS]
+    assert names(tmp_path) == ["disk", "link"]
+    assert names(tmp_path / "disk") == ["run"]
+
+
+def test_a_folder_in_which_somebody_is_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    begin(run, EFFECTIVE)
+    (run / "best").mkdir()
+    monkeypatch.chdir(run / "best")
+    with pytest.raises(UsageError, match="which --force would remove"):
+        check_place(Path(".."), resume=False, force=True, inputs=[])
+
+
+def test_a_name_that_no_folder_can_have(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="can't be written"):
+        check_place(tmp_path / ("x" * 300), resume=False, force=False, inputs=[])
+
+
+def test_a_training_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "PATIENCE_S", 0.0)
+    with claimed(tmp_path):  # there is nothing to claim yet
+        begin(tmp_path, EFFECTIVE)
+    with claimed(tmp_path), pytest.raises(UsageError, match="Another training is at work in"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
 
 
 def test_what_is_no_training_is_never_touched(tmp_path: Path) -> None:
