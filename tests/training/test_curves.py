@@ -2,14 +2,18 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fmmt_deploy.errors import DataError, EnvironmentProblem
 from fmmt_deploy.training.curves import draw_curves, running
@@ -28,6 +32,17 @@ def written(path: Path, told: list[StepRecord | EpochRecord]) -> Path:
             log.epoch(record)
     log.close()
     return path / "log.jsonl"
+
+
+def phase_of(record: StepRecord | EpochRecord) -> str:
+    return record.phase if isinstance(record, StepRecord) else ""
+
+
+class Drawn(NamedTuple):
+    """A figure's panels by title, and its legend's handles by name."""
+
+    panels: dict[str, Axes]
+    legend: dict[str, Any]
 
 
 def texts(svg: Path) -> list[str]:
@@ -71,6 +86,69 @@ def test_what_cant_be_drawn(tmp_path: Path) -> None:
     log = written(tmp_path, whole_run())
     with pytest.raises(EnvironmentProblem, match="can't be written"):
         draw_curves(log, tmp_path / "no" / "curves.png")
+
+
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[StepRecord | EpochRecord]], Drawn]:
+    """Draws, and gives the figure by the titles of its panels instead of saving it."""
+
+    def drawn(told: list[StepRecord | EpochRecord]) -> Drawn:
+        seen: list[Figure] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(Figure, "savefig", lambda self, *_, **__: seen.append(self))
+            draw_curves(written(tmp_path, told), tmp_path / "curves.png")
+        panels = {axes.get_title(loc="left"): axes for axes in seen[0].axes}
+        legend = {text.get_text(): handle for text, handle in _entries(seen[0])}
+        return Drawn(panels, legend)
+
+    return drawn
+
+
+def _entries(figure: Figure) -> list[tuple[Any, Any]]:
+    (legend,) = figure.legends
+    return list(zip(legend.get_texts(), legend.legend_handles, strict=True))
+
+
+def test_every_number_is_at_its_place(figure: Callable[[list[StepRecord | EpochRecord]], Drawn]) -> None:
+    told = [replace(r, loss=3 / r.total) if phase_of(r) == "faces" else r for r in whole_run(epochs=2, worse=[2])]
+    shown = figure(told)
+    values: dict[str, Callable[[StepRecord], float]] = {
+        "loss (cross-entropy)": lambda r: r.loss,
+        "gradient norm before clipping": lambda r: r.gradient_norm,
+        "learning rate × 10⁶": lambda r: r.learning_rate / 1e-6,
+    }
+    for title, value in values.items():
+        for line, phase in zip(shown.panels[title].lines, ("faces", "target"), strict=True):
+            steps = [record for record in told if isinstance(record, StepRecord) and record.phase == phase]
+            np.testing.assert_allclose(line.get_xdata(), [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2])
+            np.testing.assert_allclose(line.get_ydata(), [value(record) for record in steps])
+            named = shown.legend["faces" if phase == "faces" else "utterances"]
+            assert (line.get_color(), line.get_linestyle()) == (named.get_color(), named.get_linestyle())
+    epochs = [record for record in told if isinstance(record, EpochRecord)]
+    scores, star = shown.panels["weighted F1 on the validation split, × 100"].lines
+    assert list(scores.get_xdata()) == [1, 2]
+    np.testing.assert_allclose(scores.get_ydata(), [100 * record.validation.weighted_f1 for record in epochs])
+    np.testing.assert_allclose(star.get_xydata(), [[1, 100 * epochs[0].validation.weighted_f1]])
+    confusion = np.array(epochs[0].validation.confusion)
+    panel = shown.panels["decisions of epoch 1, validation split"]
+    counts = {text.get_position()[::-1]: int(text.get_text()) for text in panel.texts}
+    assert counts == {place: count for place, count in np.ndenumerate(confusion) if count}
+    shares = confusion / confusion.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(panel.images[0].get_array(), shares)
+
+
+def test_a_band_holds_most_of_the_steps_around(figure: Callable[[list[StepRecord | EpochRecord]], Drawn]) -> None:
+    """By NumPy's percentiles of the four steps around each, of a hundred."""
+    losses = np.random.default_rng(0).random(100)
+    told = [replace(step("target", n + 1, 100), loss=float(loss)) for n, loss in enumerate(losses)]
+    panel = figure(list(told)).panels["loss (cross-entropy)"]
+    around = np.lib.stride_tricks.sliding_window_view(losses, 4)
+    np.testing.assert_allclose(panel.lines[0].get_ydata()[1:-2], np.median(around, axis=1))
+    corners = {(round(float(x), 6), round(float(y), 6)) for x, y in panel.collections[0].get_paths()[0].vertices}
+    low, high = np.percentile(around, (10, 90), axis=1)
+    for row in range(len(around)):
+        for edge in (low[row], high[row]):
+            assert (round((row + 2) / 100, 6), round(float(edge), 6)) in corners
 
 
 @given(

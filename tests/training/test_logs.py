@@ -6,6 +6,7 @@ import math
 import re
 import resource
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -163,6 +164,29 @@ def test_a_full_disk_stops_nothing_and_is_said_once(tmp_path: Path) -> None:
     assert list(read_log(path).steps) == [*expected[:4], *expected[8:]]
 
 
+def test_all_are_closed_and_told_whatever_one_does() -> None:
+    closed = []
+
+    class Closing(Listener):
+        def close(self) -> None:
+            closed.append(self)
+            raise OSError("no space")
+
+    first, second = Closing(), Closing()
+    Watchers([("a", first), ("b", second)]).close()
+    assert closed == [first, second]
+    assert first.notes == second.notes
+    assert len(first.notes) == 2
+
+
+def test_any_text_can_be_noted(tmp_path: Path) -> None:
+    """Also a file's name that is no text at all, as Python reads it."""
+    log = JsonlLog(tmp_path / "log.jsonl", Settings())
+    log.note("gone: caf\udce9.jpg, é")
+    log.close()
+    assert read_log(tmp_path / "log.jsonl").notes == ("gone: caf\udce9.jpg, é",)
+
+
 def test_a_log_that_cant_be_opened_is_said_and_done_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / LOG).mkdir()
     (tmp_path / TENSORBOARD).write_text("in the way")
@@ -210,7 +234,40 @@ def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path) -> None:
     epochs = [record for record in told if isinstance(record, EpochRecord)]
     found = event_values(tmp_path / "validation")
     assert found["weighted_f1"] == [(r.epoch, pytest.approx(r.validation.weighted_f1)) for r in epochs]
+    for name in ("faces_loss", "target_loss"):
+        assert found[name] == [(r.epoch, pytest.approx(getattr(r, name))) for r in epochs]
     assert found["f1/joy"] == [(r.epoch, pytest.approx(r.validation.classes[4].f1)) for r in epochs]
+
+
+def test_an_epoch_can_be_seen_at_once(tmp_path: Path) -> None:
+    """A run that is killed has shown TensorBoard its epochs; steps in between follow within seconds."""
+    log = TensorBoardLog(tmp_path)
+    tell(log, whole_run()[:9])
+    assert len(event_values(tmp_path / "target")["loss"]) == 4
+    assert len(event_values(tmp_path / "validation")["weighted_f1"]) == 1
+    log.close()
+
+
+def test_steps_are_written_out_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = TensorBoardLog(tmp_path)
+    log.step(step("target", 1))
+    assert "loss" not in event_values(tmp_path / "target")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 20)
+    log.step(step("target", 2))
+    assert len(event_values(tmp_path / "target")["loss"]) == 2
+    log.close()
+
+
+def test_a_run_resumed_within_a_second_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event files are named by the second: a second one would be written over the first."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    for total in (1, 2):
+        log = TensorBoardLog(tmp_path, Kept({"target": total - 1}, 0))
+        log.step(step("target", total))
+        log.close()
+    assert [point[0] for point in event_values(tmp_path / "target")["loss"]] == [1, 2]
 
 
 def test_a_run_without_faces_has_no_curve_of_them(tmp_path: Path) -> None:
@@ -233,6 +290,33 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     best = 100 * epoch(1).validation.weighted_f1
     assert last.startswith("epoch 2/3 · faces")
     assert f"1/4 loss 0.4000 · best F1 {best:.2f} · 32.0/s" in last
+
+
+def test_the_loss_shown_is_a_running_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the phase, from its first step on; the phase's last step is followed by validation."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(Console, "is_terminal", True)
+    shown = io.StringIO()
+    terminal = Terminal(3, shown)
+    told = whole_run()[:8]
+    tell(terminal, told)
+    (bar,) = terminal._bar.tasks
+    losses = [record.loss for record in told[4:] if isinstance(record, StepRecord)]
+    mean = losses[0]
+    for loss in losses[1:]:
+        mean += (loss - mean) / 20
+    assert bar.fields["figures"].startswith(f"loss {mean:.4f} · ")
+    assert bar.description == "epoch 1/3 · validation"
+    terminal.close()
+    assert not terminal._bar.live.is_started
+
+
+def test_the_best_f1_stays_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Console, "is_terminal", True)
+    terminal = Terminal(3, io.StringIO())
+    tell(terminal, whole_run(worse=[2])[:20])
+    assert f"best F1 {100 * epoch(1).validation.weighted_f1:.2f}" in terminal._bar.tasks[0].fields["figures"]
+    terminal.close()
 
 
 def test_elsewhere_only_lines_are_shown() -> None:
