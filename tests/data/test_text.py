@@ -170,6 +170,13 @@ def test_a_dialogue_that_came_tokenised_needs_no_tokenizer() -> None:
     np.testing.assert_array_equal(found[0].input_ids, expected[0].input_ids)
 
 
+def test_a_dialogue_that_came_tokenised_is_not_for_a_model_of_past_turns() -> None:
+    past = DialogueTokenizer(JSON["bert"], "bert", context="past")
+    with pytest.raises(DataError, match="comes tokenised whole") as refused:
+        text_windows(dialogue(None, past.encode(("Hey!", "You know what, fine."))), past, 38)
+    assert "with its texts" in refused.value.fix
+
+
 def test_dialogues_without_what_is_needed_are_refused() -> None:
     tokenizer = TOKENIZERS["bert"]
     with pytest.raises(DataError, match="no tokenizer"):
