@@ -22,6 +22,9 @@ from fmmt_deploy.training.watching import Phase
 
 __all__ = ["BEST", "Checkpoints"]
 
+SHOWN = 200
+"""Characters of a list of tensors, which may be of all of a model."""
+
 _TRACKER = "_growth_tracker"
 """PyTorch's name in a scaler's state."""
 
@@ -89,7 +92,7 @@ class Checkpoints:
         try:
             self._model.load_state_dict(dict(state.model))  # copies, so that nothing holds on to the files
         except RuntimeError as error:
-            why = str(error).splitlines()[-1].strip()
+            why = str(error).splitlines()[-1].strip()[:SHOWN]
             raise ArtefactError("The state is of another model.", why=why, fix="Begin a new run.") from error
         for phase, optimiser in self._optimisers.items():
             found = {number: _moments_of(state, f"{phase}/{name}/") for number, name in enumerate(optimiser.names)}

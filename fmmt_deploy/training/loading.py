@@ -25,6 +25,7 @@ from fmmt_deploy.training.augmentation import augmented_face, jittered
 from fmmt_deploy.training.batches import FaceBatch, TargetBatch
 from fmmt_deploy.training.draws import generator, seed_of
 from fmmt_deploy.training.face_cache import FaceCache
+from fmmt_deploy.training.fingerprints import fingerprint_of_dialogues
 from fmmt_deploy.training.planning import Share, class_weights, own_part, plan_faces, plan_target, shares
 from fmmt_deploy.training.settings import Settings
 from fmmt_deploy.training.workers import NO_WORKERS, can_fork, made_ahead
@@ -76,17 +77,8 @@ class TargetData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Differs where the data do: ids, words, labels, and each utterance's numbers of rows and first ones."""
-        digest = blake2b(digest_size=16)
-        for dialogue in self._dialogues:
-            digest.update(repr((dialogue.id, dialogue.texts)).encode(errors="surrogatepass"))
-            if dialogue.tokens is not None:
-                digest.update(dialogue.tokens.input_ids.tobytes())
-            for u in dialogue.utterances:
-                digest.update(repr((u.id, u.position, u.label, len(u.faces), u.audio_length, u.vision_length)).encode())
-                for features in (u.audio, u.vision):
-                    digest.update(b"" if features is None else features[:1].tobytes())
-        return digest.hexdigest()
+        """Differs where the data do."""
+        return fingerprint_of_dialogues(self._dialogues)
 
     def steps(self, epoch: int) -> int:
         """How many steps an epoch (from 1) has; where whole dialogues are shuffled, epochs differ by a few."""

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.bundle.atomic import locked, recover
+from fmmt_deploy.errors import ArtefactError, FmmtError
 from fmmt_deploy.evaluation.evaluation import Evaluation
+from fmmt_deploy.reference.folders import BEST
+from fmmt_deploy.reference.run_folder import is_run_folder
 from fmmt_deploy.training.folder import ABLATION, EVALUATION, begin, claimed, is_training, write_json
 from fmmt_deploy.training.preparing import Prepared, Status
 from fmmt_deploy.training.scoring import SplitScores, score_split
@@ -77,6 +80,7 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
         What came of it; None in other processes.
 
     Raises:
+        ArtefactError: The best checkpoint of a run that is to go on is gone.
         UsageError: Another training is at work in the folder.
         FmmtError: See `trainer.train`.
     """
@@ -92,10 +96,20 @@ def run_training(prepared: Prepared, main: bool = True, status: Status = lambda 
         if progress is None:  # also where a run was killed before its first state: nothing of it is worth keeping
             begin(request.out, request.effective)
             ours.enter_context(claimed(request.out))  # the new one
+        elif progress.best is not None:
+            _check_best(request.out)
         trained = _trained(prepared, progress)
         outcome = _scored(prepared, trained, status)
         _report(prepared, outcome, status)
         return outcome
+
+
+def _check_best(folder: Path) -> None:
+    with locked(folder):
+        recover(folder / BEST)
+    if not is_run_folder(folder / BEST):
+        what = f"{folder / BEST} is gone, where the run's best checkpoint was."
+        raise ArtefactError(what, fix="Put it back, or begin the run anew with --force.", path=folder / BEST)
 
 
 def _trained(prepared: Prepared, progress: Progress | None) -> Trained:
@@ -132,13 +146,25 @@ def _train(prepared: Prepared, watcher: Watcher, validate: Callable[[ReferenceMo
         tokenizer=start.tokenizer_json,
         resume=request.resume,
         device=prepared.device,
+        also=_also(prepared),
     )
+
+
+def _also(prepared: Prepared) -> dict[str, str]:
+    """What would be another training with another: the best epochs are of one validation split, words of one tokenizer.
+
+    The test split may change: it decides nothing.
+    """
+    from fmmt_deploy.training.fingerprints import fingerprint_of_dialogues, fingerprint_of_text
+
+    tokenizer = prepared.start.tokenizer_json
+    words = {} if tokenizer is None else {"the tokenizer": fingerprint_of_text(tokenizer)}
+    return {"validation": fingerprint_of_dialogues(prepared.val.dialogues), **words}
 
 
 def _scored(prepared: Prepared, trained: Trained, status: Status) -> Outcome:
     from fmmt_deploy.reference.checkpoints import read_checkpoint
     from fmmt_deploy.reference.loading import model_from_checkpoint
-    from fmmt_deploy.training.checkpoints import BEST
 
     request, device, tokenizer = prepared.request, prepared.device, prepared.start.tokenizer_json
     status("scoring the best epoch")

@@ -88,7 +88,7 @@ class Identity:
 
     Attributes:
         settings: All of them.
-        data: A fingerprint of each data set.
+        data: Fingerprints of each data set, and of what else must be the same, by name.
         processes: How many train together.
         torch: PyTorch's version.
     """

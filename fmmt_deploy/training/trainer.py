@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -59,6 +60,7 @@ def train(
     tokenizer: str | None,
     resume: bool,
     device: str,
+    also: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
     """Trains a model in place, and writes `best/` (a run folder) and `state/` into the folder of the run.
 
@@ -76,6 +78,7 @@ def train(
         tokenizer: Content of its `tokenizer.json`, where it reads text.
         resume: Go on from the folder's state, if there is one.
         device: `auto`, `cpu` or `cuda`.
+        also: Fingerprints of what else a resumed training must have the same of, by name.
 
     Raises:
         UsageError: The folder holds a training that is not to be resumed, or one of other settings or data; or FP16
@@ -93,7 +96,7 @@ def train(
                 fix="Add --resume to go on, or give another folder.",
                 path=folder,
             )
-        training = _Training(model, settings, target, faces, validate, watcher, folder, tokenizer, devices)
+        training = _Training(model, settings, target, faces, validate, watcher, folder, tokenizer, devices, also)
         if state is not None:
             training.resume(state)
         elif resume and devices.main:
@@ -117,6 +120,7 @@ class _Training:
         folder: Path,
         tokenizer: str | None,
         devices: Devices,
+        also: Mapping[str, str],
     ) -> None:
         self._model, self._settings, self._validate, self._watcher = model, settings, validate, watcher
         self._devices = devices
@@ -127,7 +131,7 @@ class _Training:
         optimisers = optimisers_of(model, settings, self._planned())
         self._stepper = Stepper(trainee, optimisers, devices, settings.run.seed)
         data: dict[str, str] = {phase: source.fingerprint for phase, source in self._sources.items()}
-        self._identity = Identity(settings, data, devices.processes, str(torch.__version__))
+        self._identity = Identity(settings, {**also, **data}, devices.processes, str(torch.__version__))
         self._checkpoints = Checkpoints(folder, model, tokenizer, optimisers, devices, self._identity)
         self._progress = Progress(phase=self._phases(1)[0])
         self._interrupts = Interrupts()

@@ -166,6 +166,43 @@ def test_other_models_train_and_export(recipe: str, changes: list[str], tmp_path
     assert architecture.context == ("dialogue" if recipe == "v-only" else "past")
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("val.jsonl", "joy", "anger", "the data of validation differ"),
+        ("train.jsonl", "joy", "anger", "the data of target differ"),
+        ("plm/vocab.json", '"<unk>"', '"<unknown>"', "the data of the tokenizer differ"),
+    ],
+)
+def test_a_run_is_gone_on_with_by_the_same_data_only(
+    file: str,
+    old: str,
+    new: str,
+    message: str,
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    text = (other / file).read_text()
+    assert old in text
+    (other / file).write_text(text.replace(old, new))
+    assert exit_code(*arguments(other, run, "--resume", "-q")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_whose_best_is_gone(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    (out / "best").rename(out / ".best.old")  # as a kill between two renames leaves it
+    assert exit_code(*arguments(data, out, "--resume", "-q")) == 0
+    shutil.rmtree(out / "best")
+    assert exit_code(*arguments(data, out, "--resume", "-q")) == 8
+    assert "best checkpoint was.\n  fix: Put it back" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--resume", "--force"])
 def test_a_run_at_which_another_process_works(
     option: str, run: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
