@@ -1,4 +1,4 @@
-"""Ctrl-C between steps only: within one, weights and their optimiser's moments may not fit together."""
+"""Ctrl-C, and being asked to end, between steps only: within one, weights and moments may not fit together."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupts"]
+__all__ = ["SIGNALS", "Interrupts"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what schedulers and containers send before they kill; what a terminal sends that is closed."""
 
 
 class Interrupts:
-    """Takes SIGINT while it is open; KeyboardInterrupt is raised at once, or where the outermost `held` ends.
+    """Takes signals while it is open; KeyboardInterrupt is raised at once, or where the outermost `held` ends.
 
-    Outside the main thread, where Python lets nobody take signals, nothing is held.
+    Outside the main thread, where Python lets nobody take signals, nothing is held. A signal that the process was
+    started to ignore (nohup) stays ignored.
+
+    Args:
+        alone: Whether to take all `SIGNALS`. With other processes it is SIGINT only: where one has ended torchrun asks
+            the others to end, and they may be waiting for that one, in a step.
 
     Attributes:
         came: One is waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
         self.came = False
+        self._signals = [s for s in SIGNALS[: None if alone else 1] if signal.getsignal(s) != signal.SIG_IGN]
         self._depth = 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Takes the signal for the time of a block."""
+        """Takes the signals for the time of a block."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._handle)
+        before = {number: signal.signal(number, self._handle) for number in self._signals}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:

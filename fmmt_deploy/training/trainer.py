@@ -86,7 +86,7 @@ def train(
         EnvironmentProblem: The disk is full, or there is no GPU.
         ArtefactError: The state is damaged.
         UnstableError: A loss is not finite.
-        KeyboardInterrupt: Ctrl-C; the state was written before.
+        KeyboardInterrupt: Ctrl-C, or in a process that is alone SIGTERM or SIGHUP; the state was written before.
     """
     with open_devices(device, settings.run.precision) as devices:
         state = read_state(folder)  # once all processes are here: until then the main one may be making the folder
@@ -134,7 +134,7 @@ class _Training:
         self._identity = Identity(settings, {**also, **data}, devices.processes, str(torch.__version__))
         self._checkpoints = Checkpoints(folder, model, tokenizer, optimisers, devices, self._identity)
         self._progress = Progress(phase=self._phases(1)[0])
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(alone=devices.processes == 1)
 
     def resume(self, state: State) -> None:
         """Goes on from a state."""

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fmmt_deploy.errors import EnvironmentProblem, FmmtError
+from fmmt_deploy.training.interrupts import SIGNALS
 
 __all__ = ["NO_WORKERS", "can_fork", "made_ahead"]
 
@@ -133,11 +134,11 @@ def _as_it_is(made: Made) -> Made:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Ctrl-C waits; processes that are forked never get it: it is for the training, which then ends its workers."""
+    """Interrupts wait; processes that are forked never get any: they are for the training, which ends its workers."""
     if not can_fork():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from fmmt_deploy.training.interrupts import Interrupts
+from fmmt_deploy.training.interrupts import SIGNALS, Interrupts
 
 
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
 
 
 def test_an_interrupt_waits_until_the_block_is_over() -> None:
@@ -33,6 +33,22 @@ def test_an_interrupt_waits_until_the_block_is_over() -> None:
 def test_an_interrupt_between_blocks_comes_at_once() -> None:
     with Interrupts().taken(), pytest.raises(KeyboardInterrupt):
         interrupt()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_who_is_alone_takes_being_asked_to_end_too(number: signal.Signals) -> None:
+    before = signal.signal(number, lambda *_: None)  # or the tests would end where it is not taken
+    try:
+        own = signal.getsignal(number)
+        with Interrupts().taken():
+            assert (signal.getsignal(number) == own) == (number != signal.SIGINT)
+        with Interrupts(alone=True).taken(), pytest.raises(KeyboardInterrupt):
+            interrupt(number)
+        signal.signal(number, signal.SIG_IGN)
+        with Interrupts(alone=True).taken():
+            interrupt(number)
+    finally:
+        signal.signal(number, before)
 
 
 def test_an_error_in_a_block_is_not_hidden() -> None:

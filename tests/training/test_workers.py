@@ -14,6 +14,7 @@ import torch
 
 from fmmt_deploy.errors import DataError, EnvironmentProblem
 from fmmt_deploy.training import workers
+from fmmt_deploy.training.interrupts import SIGNALS
 from fmmt_deploy.training.workers import made_ahead
 
 
@@ -81,13 +82,14 @@ def test_a_worker_that_is_killed_is_told() -> None:
     assert "run.workers" in raised.value.fix
 
 
-def test_workers_leave_ctrl_c_to_the_training() -> None:
-    """A terminal sends it to all; the training makes its last step, and saves."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_workers_leave_ctrl_c_and_the_like_to_the_training(number: signal.Signals) -> None:
+    """A terminal, or a scheduler, sends it to all; the training makes its last step, and saves."""
     made = made_ahead(slow, range(30), 2)
     first = next(made)
     for child in multiprocessing.active_children():
         assert child.pid is not None
-        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, number)
     assert [key for key, _ in (first, *made)] == list(range(30))
 
 
