@@ -5,6 +5,7 @@ It has imported everything and computed nothing when it forks, so that a child i
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ from tests.training.sources import train_and_report
 DROP = 0.1
 LONGEST = 0.45
 """Of a child that is killed, as a share of the time that a whole training takes here."""
+LEAST = 2
+"""Kills, or it is tried again."""
 
 
 def child(folder: Path, save_minutes: float) -> int:
@@ -55,14 +58,20 @@ def main(folder: Path, seed: int, kills: int) -> None:
     finished(child(folder / "whole", 1000.0))
     whole_s = time.monotonic() - began
     for name, save_minutes in (("steps", 0.0), ("phases", 1000.0)):
-        count = 0
-        while count < kills:
-            if not killed(child(folder / name, save_minutes), draws.uniform(0.1, LONGEST) * whole_s):
-                break
-            count += 1
-        if count == kills:
-            finished(child(folder / name, save_minutes))
+        longest = LONGEST * whole_s
+        while (count := killed_often(folder / name, save_minutes, kills, longest, draws)) < LEAST:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            longest /= 2  # the machine was busier before than it is now
         (folder / name / "kills").write_text(str(count))
+
+
+def killed_often(folder: Path, save_minutes: float, kills: int, longest_s: float, draws: random.Random) -> int:
+    """A training that is killed and gone on with until it is finished; how often it was killed."""
+    for count in range(kills):
+        if not killed(child(folder, save_minutes), draws.uniform(0.2, 1) * longest_s):
+            return count
+    finished(child(folder, save_minutes))
+    return kills
 
 
 if __name__ == "__main__":
