@@ -12,8 +12,9 @@ from pathlib import Path
 from string import Template
 
 from fmmt_deploy.reference.folders import BEST
-from fmmt_deploy.training.card_facts import CardFacts, Scores
+from fmmt_deploy.training.card_facts import CardFacts
 from fmmt_deploy.training.folder import write_text
+from fmmt_deploy.training.scoring import SplitScores
 from fmmt_deploy.types import EMOTIONS
 
 __all__ = ["CARD", "card_of", "write_card"]
@@ -62,7 +63,7 @@ def card_of(facts: CardFacts) -> str:
         threshold=facts.threshold,
         checkpoint=facts.checkpoint,
         language=", and text in the language it learnt" if multimodal else "",
-        noise=_noise(facts.scores),
+        noise=_noise(facts.scores.values()),
         data=_data(facts),
         source=_plain(facts.source),
         notes=_listed("Left out, and other things to know:", facts.notes),
@@ -70,13 +71,13 @@ def card_of(facts: CardFacts) -> str:
         starting="\n".join(f"* `{name}`, SHA-256 `{digest}`" for name, digest in facts.starting.items())
         or "Nothing: every part began with random weights.",
         settings=_table(("setting", "value", "from"), [tuple(map(_plain, row)) for row in facts.settings]),
-        results="\n\n".join(_result(scores) for scores in facts.scores),
+        results="\n\n".join(_result(split, scores) for split, scores in facts.scores.items()),
         ablation=_ablation(facts),
         caveats=_caveats(facts),
     )
 
 
-def _noise(scores: Sequence[Scores]) -> str:
+def _noise(scores: Iterable[SplitScores]) -> str:
     if all(each.gumbel is None for each in scores):
         return "There is no randomness in its answers."
     return (
@@ -111,7 +112,7 @@ def _training(facts: CardFacts) -> str:
     )
 
 
-def _result(scores: Scores) -> str:
+def _result(split: str, scores: SplitScores) -> str:
     """A split's scores by emotion, and over seeds of noise."""
     plain, noisy = scores.plain, scores.gumbel
     seeds = next(iter(noisy.values())).seeds if noisy else 0
@@ -125,12 +126,12 @@ def _result(scores: Scores) -> str:
     head = ("emotion", "precision", "recall", "F1", f"under noise ({seeds} seeds)" if seeds else "under noise", "cases")
     confusion = [(name, *map(str, row)) for name, row in zip(EMOTIONS, plain.confusion, strict=True)]
     return (
-        f"### {scores.split} split\n\n{_table(head, rows)}\n\n"
+        f"### {split} split\n\n{_table(head, rows)}\n\n"
         f"Decisions (rows: truth, columns: decision):\n\n{_table(('', *EMOTIONS), confusion)}"
     )
 
 
-def _spread(scores: Scores, name: str) -> str:
+def _spread(scores: SplitScores, name: str) -> str:
     if scores.gumbel is None:
         return "–"
     spread = scores.gumbel[name]
@@ -157,7 +158,7 @@ def _caveats(facts: CardFacts) -> str:
         "Figures on other data will be lower: score it on labelled data of the place where it is to be used.",
         "The best epoch was chosen on the validation split, so that its scores there are too good by a little.",
     ]
-    if all(each.split != "test" for each in facts.scores):
+    if "test" not in facts.scores:
         lines.append("There was no labelled test split: nothing here is a score on data that no choice was made on.")
     if facts.architecture.plm is not None and facts.architecture.context == "dialogue":
         lines.append("It reads later turns too: answered live, without them, it is not the model that was scored here.")

@@ -18,15 +18,15 @@ import numpy as np
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.data.affwild2 import FrameSet
 from fmmt_deploy.data.content import content_of, text_from_digests
-from fmmt_deploy.evaluation.evaluation import Evaluation, Spread
 from fmmt_deploy.training.ablation import Ablation
+from fmmt_deploy.training.scoring import SplitScores
 from fmmt_deploy.types import EMOTIONS, DataSet
 
 if TYPE_CHECKING:
     from fmmt_deploy.training.preparing import Prepared
     from fmmt_deploy.training.run import Outcome
 
-__all__ = ["CardFacts", "DataFacts", "Machine", "Scores", "card_facts", "data_of_faces", "data_of_split"]
+__all__ = ["CardFacts", "DataFacts", "Machine", "card_facts", "data_of_faces", "data_of_split"]
 
 _PACKAGES = ("fmmt-deploy", "torch", "timm", "transformers", "accelerate", "numpy")
 
@@ -48,15 +48,6 @@ class DataFacts:
     dialogues: int | None
     counts: tuple[int, ...]
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How good the model is on a split: without noise, and over seeds of Gumbel noise where faces are gated."""
-
-    split: str
-    plain: Evaluation
-    gumbel: Mapping[str, Spread] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +110,11 @@ class CardFacts:
     best_epoch: int
     epochs: int
     stopped_early: bool
-    scores: Sequence[Scores]
+    scores: Mapping[str, SplitScores]
     ablation: Ablation | None
 
 
-def card_facts(prepared: Prepared, outcome: Outcome, ablation: Ablation | None) -> CardFacts:
+def card_facts(prepared: Prepared, outcome: Outcome) -> CardFacts:
     """Collects them once a training is over and scored.
 
     Raises:
@@ -159,8 +150,8 @@ def card_facts(prepared: Prepared, outcome: Outcome, ablation: Ablation | None) 
         best_epoch=outcome.best_epoch,
         epochs=outcome.epochs,
         stopped_early=outcome.stopped_early,
-        scores=[Scores(split, scores.plain, scores.gumbel) for split, scores in outcome.scores.items()],
-        ablation=ablation,
+        scores=outcome.scores,
+        ablation=outcome.ablation,
     )
 
 

@@ -206,7 +206,7 @@ def _report(prepared: Prepared, outcome: Outcome, status: Status) -> None:
         draw_curves(folder / LOG, folder / CURVES)
     except FmmtError as error:
         status(f"warning: {error.what}")
-    write_card(folder, card_facts(prepared, outcome, outcome.ablation))
+    write_card(folder, card_facts(prepared, outcome))
 
 
 def _not_here(_: ReferenceModel) -> NoReturn:
