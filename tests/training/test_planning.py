@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmmt_deploy.training.planning import Step, class_weights, idle_note, own_part, plan_faces, plan_target, shares
@@ -19,6 +19,7 @@ def rows_of(steps: tuple[Step, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@settings(deadline=None)
 @given(
     turns=st.lists(st.integers(1, 20), min_size=1, max_size=12),
     size=st.integers(1, 25),
@@ -26,8 +27,8 @@ def rows_of(steps: tuple[Step, ...]) -> list[int]:
 )
 def test_each_utterance_is_learnt_from_once(order: StepOrder, turns: list[int], size: int, accumulate: int) -> None:
     dialogues = [row for row, count in enumerate(turns) for _ in range(count)]
-    settings = TargetSettings(batch_size=size, accumulate=accumulate, order=order)
-    steps = plan_target(dialogues, settings, 1, 1)
+    made = TargetSettings(batch_size=size, accumulate=accumulate, order=order)
+    steps = plan_target(dialogues, made, 1, 1)
     assert sorted(rows_of(steps)) == list(range(len(dialogues)))
     assert all(len(step) == accumulate for step in steps[:-1])
     assert all(1 <= len(step) <= accumulate for step in steps)
