@@ -130,6 +130,7 @@ def test_the_run_is_told(facts: CardFacts, prepared: Prepared, outcome: Outcome)
     assert f"SHA-256 `{sha256((outcome.best / 'model.safetensors').read_bytes()).hexdigest()}`" in text
     for name, digest in prepared.start.sha256.items():
         assert f"* `{name}`, SHA-256 `{digest}`" in text
+    assert "face probabilities: 1.0; a face is used above a confidence of 0.2." in text
     settings = {row[0]: row[1:] for row in rows_of(text, "Training")}
     assert settings["target.batch_size"] == ["4", "--set"]
     assert settings["target.warm_up"] == ["0.1", "default"]
@@ -148,6 +149,7 @@ def test_results_are_those_of_the_evaluation(facts: CardFacts, outcome: Outcome)
         numbers = [f"{100 * x:.2f}" for x in (joy.precision, joy.recall, joy.f1)]
         assert rows["joy"] == [*numbers, f"{100 * noisy.mean:.2f} ± {100 * noisy.deviation:.2f}", str(joy.support)]
         assert rows["**weighted F1**"][2] == f"**{100 * found.plain.weighted_f1:.2f}**"
+        assert rows["**macro F1**"][2] == f"**{100 * sum(each.f1 for each in found.plain.classes) / 7:.2f}**"
         assert "under noise (5 seeds)" in rows["emotion"]
         assert rows_of(text, f"{split} split")[-1] == ["anger", *map(str, found.plain.confusion[6])]
 
@@ -175,6 +177,28 @@ def test_what_cant_be_said_is_not_said(facts: CardFacts) -> None:
     assert "every part began with random weights" in text
     for absent in ("later turns", "few cases of some", "stopped because"):
         assert absent not in text
+
+
+def test_a_model_of_past_turns_can_answer_live(facts: CardFacts) -> None:
+    text = card_of(replace(facts, architecture=replace(facts.architecture, context="past")))
+    assert "reads the conversation up to the utterance, so that it can answer live" in text
+    assert "It reads later turns too" not in text
+    assert "reads the whole conversation, also what is said later" in card_of(facts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(85.4, "85 s"), (100, "2 minutes"), (7140, "119 minutes"), (7200, "2.0 hours")]
+)
+def test_time_is_told_as_people_do(facts: CardFacts, seconds: float, said: str) -> None:
+    assert f"It took {said}, in one process" in card_of(replace(facts, seconds=seconds))
+
+
+def test_processes_are_those_that_trained(
+    prepared: Prepared, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    assert ", in 3 processes on CPU" in card_of(card_facts(prepared, outcome))
 
 
 def test_no_folder_of_this_machine_is_named(facts: CardFacts, prepared: Prepared) -> None:
