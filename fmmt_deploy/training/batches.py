@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -109,7 +109,7 @@ class Batches(Protocol[S]):
         """Steps of an epoch, from 1."""
         ...
 
-    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[S]:
+    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Generator[S, None, None]:
         """Every step of an epoch from one on, as one of the processes has it."""
         ...
 

@@ -17,6 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Takes signals while it is open; KeyboardInterrupt is raised at once, or where the outermost `held` ends.
 
+    It is raised once: an impatient second Ctrl-C must not cost what the first one saves.
+
     Outside the main thread, where Python lets nobody take signals, nothing is held. A signal that the process was
     started to ignore (nohup) stays ignored.
 
@@ -30,6 +32,7 @@ class Interrupts:
 
     def __init__(self, alone: bool = False) -> None:
         self.came = False
+        self._raised = False
         self._signals = [s for s in SIGNALS[: None if alone else 1] if signal.getsignal(s) != signal.SIG_IGN]
         self._depth = 0
 
@@ -39,6 +42,7 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self._raised = False
         before = {number: signal.signal(number, self._handle) for number in self._signals}
         try:
             yield
@@ -59,10 +63,13 @@ class Interrupts:
         finally:
             self._depth -= 1
         if self.came and not self._depth:
-            self.came = False
+            self.came, self._raised = False, True
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Python's signature
+        if self._raised:
+            return
         if not self._depth:
+            self._raised = True
             raise KeyboardInterrupt
         self.came = True

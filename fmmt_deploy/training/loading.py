@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -86,7 +86,7 @@ class TargetData:
 
     def batches(
         self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1
-    ) -> Iterator[tuple[TargetBatch, ...]]:
+    ) -> Generator[tuple[TargetBatch, ...], None, None]:
         """An epoch's steps, each a tuple of passes.
 
         Args:
@@ -220,7 +220,9 @@ class FaceData:
         """How many steps an epoch (from 1) has."""
         return len(self._plan(epoch))
 
-    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[FaceBatch]:
+    def batches(
+        self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1
+    ) -> Generator[FaceBatch, None, None]:
         """An epoch's steps; see `TargetData.batches`.
 
         Raises:

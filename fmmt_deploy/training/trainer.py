@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -148,13 +148,14 @@ class _Training:
 
     def run(self) -> Trained:
         """Makes all epochs that are left."""
-        try:
-            with self._interrupts.taken(), lost_peers():
-                while not self._progress.finished:
-                    self._epoch()
-        except KeyboardInterrupt:
-            self._interrupted()
-            raise
+        with self._interrupts.taken():
+            try:
+                with lost_peers():
+                    while not self._progress.finished:
+                        self._epoch()
+            except KeyboardInterrupt:
+                self._interrupted()
+                raise
         done = self._progress
         if done.best is None:
             raise FmmtError("The training ended without a best epoch.")
@@ -179,12 +180,14 @@ class _Training:
         self._stepper.enter(phase)
         with interrupts.held() if devices.processes > 1 else nullcontext():
             before = time.monotonic()
-            for step in source.batches(done.epoch, done.step, devices.rank, devices.processes):
-                with interrupts.held():
-                    made = self._step(phase, steps, (step,) if isinstance(step, FaceBatch) else step, before)
-                    before = time.monotonic()
-                if made.interrupted:
-                    break
+            # closed here, so that workers end while further interrupts are left unheard
+            with closing(source.batches(done.epoch, done.step, devices.rank, devices.processes)) as batches:
+                for step in batches:
+                    with interrupts.held():
+                        made = self._step(phase, steps, (step,) if isinstance(step, FaceBatch) else step, before)
+                        before = time.monotonic()
+                    if made.interrupted:
+                        break
             interrupts.came = devices.any(interrupts.came)
             with interrupts.held():
                 self._checkpoints.save(self._progress)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Utterances:
 
     def batches(
         self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1
-    ) -> Iterator[tuple[TargetBatch, ...]]:
+    ) -> Generator[tuple[TargetBatch, ...], None, None]:
         rows = generator(self.seed, "shuffle", epoch).permutation(self.count)
         for step in range(first, self.steps(epoch)):
             mine = rows[step * self.size * self.passes :][: self.size * self.passes]
@@ -111,7 +111,9 @@ class Portraits:
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - a protocol's signature
         return -(-self.count // self.size)
 
-    def batches(self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1) -> Iterator[FaceBatch]:
+    def batches(
+        self, epoch: int, first: int = 0, rank: int = 0, processes: int = 1
+    ) -> Generator[FaceBatch, None, None]:
         rows = generator(self.seed, "faces", epoch).permutation(self.count)
         for step in range(first, self.steps(epoch)):
             all_rows = rows[step * self.size :][: self.size]

@@ -63,6 +63,24 @@ def test_an_error_in_a_block_is_not_hidden() -> None:
         step()
 
 
+def test_a_second_one_does_not_disturb_what_the_first_one_ends_with() -> None:
+    interrupts, done = Interrupts(), list[str]()
+
+    def save() -> None:
+        interrupt()
+        with interrupts.held():
+            interrupt()
+            done.append("saved")
+
+    with interrupts.taken():
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+        save()
+    with interrupts.taken(), pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert done == ["saved"]
+
+
 def test_the_handler_before_is_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interrupts().taken():

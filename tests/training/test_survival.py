@@ -19,9 +19,10 @@ from fmmt_deploy.errors import EnvironmentProblem
 from fmmt_deploy.reference import loading
 from fmmt_deploy.reference.run_folder import read_run_folder
 from fmmt_deploy.training import state as states
-from fmmt_deploy.training.state import read_progress, read_state
+from fmmt_deploy.training.checkpoints import Checkpoints
+from fmmt_deploy.training.state import Progress, read_progress, read_state
 from fmmt_deploy.training.watching import EpochRecord, StepRecord
-from tests.training.sources import Seen, small_settings, small_training, weights_hash
+from tests.training.sources import VISION, Seen, small_settings, small_training, weights_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +69,26 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     _, model, _ = small_training(folder, drop=0.1)
     return weights_hash(model), (folder / "best" / "model.safetensors").read_bytes()
+
+
+def test_a_second_ctrl_c_does_not_stop_the_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Checkpoints.save
+
+    def disturbed(self: Checkpoints, progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(self, progress)
+
+    class Once(Seen):
+        def step(self, record: StepRecord) -> None:
+            monkeypatch.setattr(Checkpoints, "save", disturbed)
+            os.kill(os.getpid(), signal.SIGINT)
+            super().step(record)
+
+    with pytest.raises(KeyboardInterrupt):
+        small_training(tmp_path, VISION, watcher=Once())
+    progress = read_progress(tmp_path)
+    assert progress is not None
+    assert progress.target_steps == 1
 
 
 @pytest.mark.parametrize(
