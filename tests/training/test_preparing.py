@@ -37,6 +37,8 @@ def test_everything_is_read(data: Path) -> None:
     assert [len(split.order) for split in (prepared.train, prepared.val, prepared.test)] == [8, 8, 8]
     # 8 utterances, 4 a pass, 2 passes a step, 2 epochs; 16 labelled faces, 8 a step, 1 epoch
     assert prepared.steps() == {"target": 2, "faces": 2}
+    assert prepared.faces is not None
+    assert {path.parent.name for path in prepared.faces.frames.paths} == {"train_set"}
     notes = " ".join(prepared.notes)
     assert "language model begins with random weights" in notes
     assert "2 of 8 utterances have no face" in notes
@@ -143,6 +145,7 @@ def test_a_disk_that_will_be_too_small(data: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(EnvironmentProblem, match="disk"):
         prepare(request_of(data))
     prepare(request_of(data), main=False)
+    prepare(replace(request_of(data), resume=True))  # what it needs is there already
 
 
 def test_one_file_is_no_data_set_to_train_on(data: Path) -> None:
