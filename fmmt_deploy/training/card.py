@@ -104,9 +104,10 @@ def _training(facts: CardFacts) -> str:
     machine = facts.machine
     early = ", then stopped because none was better" if facts.stopped_early else ""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    epochs = "1 epoch" if facts.epochs == 1 else f"{facts.epochs} epochs"
     processes = "one process" if machine.processes == 1 else f"{machine.processes} processes"
     return (
-        f"{facts.epochs} epochs{early}; epoch {facts.best_epoch} was the best on the validation split and is this "
+        f"{epochs}{early}; epoch {facts.best_epoch} was the best on the validation split and is this "
         f"model. It took {_duration(facts.seconds)}, in {processes} on {_plain(machine.device)} ({machine.system}; "
         f"{versions})."
     )

@@ -163,8 +163,7 @@ def _check_inputs(request: Request) -> None:
         )
     if epochs and request.aux_data is None:
         raise UsageError(
-            f"The first phase of {epochs if epochs < request.settings.target.epochs else 'all'} epochs trains the Swin "
-            "on labelled faces, and none are given.",
+            "Epochs begin with a phase that trains the Swin on labelled faces, and none are given.",
             why="They are Aff-Wild2's, which its authors give to researchers on request.",
             fix="Give its folder as --aux-data DIR, or leave the phase out: --set faces.epochs=0.",
         )

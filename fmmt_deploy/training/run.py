@@ -199,6 +199,8 @@ def _report(prepared: Prepared, outcome: Outcome, status: Status) -> None:
 
     folder, document = outcome.folder, outcome.to_json()
     ablation = document.pop("ablation")
+    del document["path"]  # what lies in the folder holds wherever that is
+    document["checkpoint"] = outcome.best.name
     write_json(folder / EVALUATION, {"schema": EVALUATION_SCHEMA, **document})
     if isinstance(ablation, dict):
         write_json(folder / ABLATION, {"schema": ABLATION_SCHEMA, **ablation})

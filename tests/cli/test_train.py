@@ -51,6 +51,8 @@ def test_a_run_has_all_that_is_promised(run: Path) -> None:
     document = json.loads((run / "evaluation.json").read_text())
     assert document["schema"] == "fmmt.training-evaluation/1"
     assert document["epochs"] == 2
+    assert document["checkpoint"] == "best"
+    assert str(run.parent) not in (run / "evaluation.json").read_text()
     assert document["best_epoch"] in (1, 2)
     for split in ("val", "test"):
         assert document["scores"][split]["none"]["utterances"] == 8
