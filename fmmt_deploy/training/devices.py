@@ -167,7 +167,7 @@ def _check(on_cpu: bool, precision: Precision) -> None:
                 fix="Give --set run.precision=fp32 (or bf16), or train on a GPU.",
             )
         return
-    check_cuda("Training with --device cuda")
+    check_cuda("Training with --device cuda", instead="--device cpu")
     needed, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if needed > found:
         raise EnvironmentProblem(

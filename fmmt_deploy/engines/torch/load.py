@@ -87,7 +87,7 @@ def reference_from_bundle(bundle: Bundle) -> ReferenceModel:
         raise BundleError(error.what, why=error.why, fix="Export the bundle again.", path=bundle.path) from error
 
 
-def check_cuda(what: str) -> None:
+def check_cuda(what: str, instead: str = "--engine ort or torch") -> None:
     """Raises EnvironmentProblem where PyTorch, or a GPU that it can use, is missing."""
     try:
         import torch
@@ -102,7 +102,7 @@ def check_cuda(what: str) -> None:
     raise EnvironmentProblem(
         f"{what} needs an NVIDIA GPU, and PyTorch {torch.__version__} finds none.",
         why=why if built else "This PyTorch is built without CUDA.",
-        fix="Run it on a machine with a GPU; on a CPU use --engine ort or torch.",
+        fix=f"Run it on a machine with a GPU; on a CPU use {instead}.",
     )
 
 
