@@ -47,16 +47,23 @@ def test_make_targets_of_every_page_exist() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
+ONE_EPOCH = ("--set", "target.epochs=1", "--set", "faces.epochs=1")
+"""All of them are made by a test of the demo's."""
+
+
 @pytest.mark.slow
 def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each `fmmt` line of the README, in order, in a folder where the demo was made."""
     from fmmt_deploy.cli.app import main
 
     make_demo(tmp_path / "demo-out")
+    (tmp_path / "training").symlink_to(ROOT / "training")
     monkeypatch.chdir(tmp_path)
     commands = [shlex.split(line) for line in shell_commands(ROOT / "README.md") if line.startswith("fmmt ")]
-    assert {"export", "inspect", "run", "parity", "eval", "bench", "doctor"} <= {command[1] for command in commands}
+    names = {command[1] for command in commands}
+    assert {"train", "export", "inspect", "run", "parity", "eval", "bench", "doctor"} <= names
     for command in commands:
+        shorter = ONE_EPOCH if command[1] == "train" else ()
         with pytest.raises(SystemExit) as ended:
-            main(command[1:])
+            main([*command[1:], *shorter])
         assert ended.value.code == 0, shlex.join(command)
