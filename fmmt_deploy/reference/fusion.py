@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +119,15 @@ class FusionModel(nn.Module):
     @staticmethod
     def _positioned(x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Scales by √H and adds sinusoids; zero rows (padded words) get none, as published."""
-        positions = sinusoids(x.shape[1], x.shape[2]).to(x)
+        positions = _positions(x.shape[1], x.shape[2], x.device, x.dtype)
         return math.sqrt(x.shape[2]) * x + (positions if mask is None else positions * mask[..., None])
+
+
+@lru_cache(maxsize=16)
+def _positions(rows: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sinusoids, kept where they are used: made anew, each pass would wait for the device four times."""
+    with torch.inference_mode(False):  # what is made in inference mode can't be trained with later
+        return sinusoids(rows, size).to(device, dtype)
 
 
 class UnimodalModel(nn.Module):

@@ -132,22 +132,21 @@ def _trained(prepared: Prepared, progress: Progress | None) -> Trained:
 
 
 def _train(prepared: Prepared, watcher: Watcher, validate: Callable[[ReferenceModel], Evaluation]) -> Trained:
-    from fmmt_deploy.training.trainer import train
+    from fmmt_deploy.training.trainer import Training, train
 
     request, start = prepared.request, prepared.start
-    return train(
-        start.model,
-        request.settings,
-        prepared.target,
-        prepared.faces,
-        validate,
-        watcher,
-        request.out,
+    training = Training(
+        model=start.model,
+        settings=request.settings,
+        target=prepared.target,
+        faces=prepared.faces,
+        validate=validate,
+        watcher=watcher,
+        folder=request.out,
         tokenizer=start.tokenizer_json,
-        resume=request.resume,
-        device=prepared.device,
         also=_also(prepared),
     )
+    return train(training, resume=request.resume, device=prepared.device)
 
 
 def _also(prepared: Prepared) -> dict[str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
@@ -26,7 +25,7 @@ from fmmt_deploy.training.state import Identity, Progress, State, check_same, re
 from fmmt_deploy.training.stepping import Place, Stepper, StepResult
 from fmmt_deploy.training.watching import EpochRecord, Phase, StepRecord, Watcher
 
-__all__ = ["Trained", "Validate", "train"]
+__all__ = ["Trained", "Training", "Validate", "train"]
 
 Validate = Callable[[ReferenceModel], Evaluation]
 
@@ -48,26 +47,11 @@ class Trained:
     stopped_early: bool
 
 
-def train(
-    model: ReferenceModel,
-    settings: Settings,
-    target: Target,
-    faces: Faces | None,
-    validate: Validate,
-    watcher: Watcher,
-    folder: Path,
-    *,
-    tokenizer: str | None,
-    resume: bool,
-    device: str,
-    also: Mapping[str, str] = MappingProxyType({}),
-) -> Trained:
-    """Trains a model in place, and writes `best/` (a run folder) and `state/` into the folder of the run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What is trained, on what, how it is judged, and where it is kept.
 
-    Afterwards the model is that of the last epoch made; the best is in `best/`. Where torchrun started several
-    processes, each of them calls this with the same; only the main one validates, writes, and tells the watcher.
-
-    Args:
+    Attributes:
         model: With the weights to start from, and its dropout.
         settings: Of the whole training.
         target: The emotions of utterances.
@@ -76,9 +60,30 @@ def train(
         watcher: Is told what happens.
         folder: Of the run.
         tokenizer: Content of its `tokenizer.json`, where it reads text.
+        also: Fingerprints of what else a resumed training must have the same of, by name.
+    """
+
+    model: ReferenceModel
+    settings: Settings
+    target: Target
+    faces: Faces | None
+    validate: Validate
+    watcher: Watcher
+    folder: Path
+    tokenizer: str | None
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+def train(training: Training, *, resume: bool, device: str) -> Trained:
+    """Trains a model in place, and writes `best/` (a run folder) and `state/` into the folder of the run.
+
+    Afterwards the model is that of the last epoch made; the best is in `best/`. Where torchrun started several
+    processes, each of them calls this with the same; only the main one validates, writes, and tells the watcher.
+
+    Args:
+        training: What is to be done.
         resume: Go on from the folder's state, if there is one.
         device: `auto`, `cpu` or `cuda`.
-        also: Fingerprints of what else a resumed training must have the same of, by name.
 
     Raises:
         UsageError: The folder holds a training that is not to be resumed, or one of other settings or data; or FP16
@@ -88,6 +93,7 @@ def train(
         UnstableError: A loss is not finite.
         KeyboardInterrupt: Ctrl-C, or in a process that is alone SIGTERM or SIGHUP; the state was written before.
     """
+    settings, folder = training.settings, training.folder
     with open_devices(device, settings.run.precision) as devices:
         state = read_state(folder)  # once all processes are here: until then the main one may be making the folder
         if state is not None and not resume:
@@ -96,34 +102,23 @@ def train(
                 fix="Add --resume to go on, or give another folder.",
                 path=folder,
             )
-        training = _Training(model, settings, target, faces, validate, watcher, folder, tokenizer, devices, also)
+        loop = _Loop(training, devices)
         if state is not None:
-            training.resume(state)
+            loop.resume(state)
         elif resume and devices.main:
-            watcher.note("There is no state to resume from: the training begins.")
+            training.watcher.note("There is no state to resume from: the training begins.")
         if devices.main and (note := idle_note(settings.target, devices.processes)):
-            watcher.note(note)
-        return training.run()
+            training.watcher.note(note)
+        return loop.run()
 
 
-class _Training:
-    """One training in one process; see `train`."""
+class _Loop:
+    """A training in one of its processes; see `train`."""
 
-    def __init__(
-        self,
-        model: ReferenceModel,
-        settings: Settings,
-        target: Target,
-        faces: Faces | None,
-        validate: Validate,
-        watcher: Watcher,
-        folder: Path,
-        tokenizer: str | None,
-        devices: Devices,
-        also: Mapping[str, str],
-    ) -> None:
-        self._model, self._settings, self._validate, self._watcher = model, settings, validate, watcher
-        self._devices = devices
+    def __init__(self, training: Training, devices: Devices) -> None:
+        model, settings, target, faces = training.model, training.settings, training.target, training.faces
+        self._model, self._settings, self._devices = model, settings, devices
+        self._validate, self._watcher = training.validate, training.watcher
         self._sources: dict[Phase, Target | Faces] = {"target": target}
         if faces is not None and settings.faces.epochs and model.architecture.swin is not None:
             self._sources = {"faces": faces, "target": target}
@@ -131,8 +126,8 @@ class _Training:
         optimisers = optimisers_of(model, settings, self._planned())
         self._stepper = Stepper(trainee, optimisers, devices, settings.run.seed)
         data: dict[str, str] = {phase: source.fingerprint for phase, source in self._sources.items()}
-        self._identity = Identity(settings, {**also, **data}, devices.processes, str(torch.__version__))
-        self._checkpoints = Checkpoints(folder, model, tokenizer, optimisers, devices, self._identity)
+        self._identity = Identity(settings, {**training.also, **data}, devices.processes, str(torch.__version__))
+        self._checkpoints = Checkpoints(training.folder, model, training.tokenizer, optimisers, devices, self._identity)
         self._progress = Progress(phase=self._phases(1)[0])
         self._interrupts = Interrupts(alone=devices.processes == 1)
 

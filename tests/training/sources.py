@@ -22,7 +22,7 @@ from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.training.batches import FaceBatch, TargetBatch
 from fmmt_deploy.training.draws import generator
 from fmmt_deploy.training.settings import FaceSettings, RunSettings, Settings, TargetSettings
-from fmmt_deploy.training.trainer import Trained, Validate, train
+from fmmt_deploy.training.trainer import Trained, Training, Validate, train
 from fmmt_deploy.training.watching import EpochRecord, StepRecord, is_main_process
 
 SMALL = replace(
@@ -192,19 +192,17 @@ def small_training(
 ) -> tuple[Trained, ReferenceModel, Seen]:
     """Trains a small model on the CPU; gives what came of it, the last weights, and what was told."""
     model, seen = small_model(architecture, drop), watcher or Seen()
-    trained = train(
-        model,
-        settings or small_settings(),
-        target or Utterances(architecture),
-        faces or (Portraits() if architecture.swin is not None else None),
-        validation or validate,
-        seen,
-        folder,
+    training = Training(
+        model=model,
+        settings=settings or small_settings(),
+        target=target or Utterances(architecture),
+        faces=faces or (Portraits() if architecture.swin is not None else None),
+        validate=validation or validate,
+        watcher=seen,
+        folder=folder,
         tokenizer=None,
-        resume=resume,
-        device="cpu",
     )
-    return trained, model, seen
+    return train(training, resume=resume, device="cpu"), model, seen
 
 
 def weights_hash(model: ReferenceModel) -> str:

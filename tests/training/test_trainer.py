@@ -13,7 +13,7 @@ from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.reference.run_folder import read_run_folder
 from fmmt_deploy.training.settings import FaceSettings
 from fmmt_deploy.training.state import read_progress
-from fmmt_deploy.training.trainer import Trained, train
+from fmmt_deploy.training.trainer import Trained, Training, train
 from tests.models import tiny_source
 from tests.training.sources import (
     SMALL,
@@ -49,10 +49,17 @@ def vision_training(
     seen = Seen()
     settings = small_settings(epochs=5, **target)
     model = small_model(VISION)
-    trained = train(
-        model, settings, Utterances(VISION), None, validation, seen, folder, tokenizer=None, resume=resume, device="cpu"
+    training = Training(
+        model=model,
+        settings=settings,
+        target=Utterances(VISION),
+        faces=None,
+        validate=validation,
+        watcher=seen,
+        folder=folder,
+        tokenizer=None,
     )
-    return trained, seen
+    return train(training, resume=resume, device="cpu"), seen
 
 
 def test_the_best_epoch_is_kept_the_first_of_equals(tmp_path: Path) -> None:
@@ -170,16 +177,15 @@ def test_what_is_resumed_is_the_same_training(change: str, tmp_path: Path) -> No
 
 def test_the_tokenizer_goes_with_the_best(tmp_path: Path) -> None:
     tokenizer = tiny_source("roberta").tokenizer
-    train(
-        small_model(),
-        small_settings(epochs=1),
-        Utterances(SMALL, count=4),
-        Portraits(count=3),
-        Validation([0.5]),
-        Seen(),
-        tmp_path,
+    training = Training(
+        model=small_model(),
+        settings=small_settings(epochs=1),
+        target=Utterances(SMALL, count=4),
+        faces=Portraits(count=3),
+        validate=Validation([0.5]),
+        watcher=Seen(),
+        folder=tmp_path,
         tokenizer=tokenizer,
-        resume=False,
-        device="auto" if not torch.cuda.is_available() else "cpu",
     )
+    train(training, resume=False, device="auto" if not torch.cuda.is_available() else "cpu")
     assert (tmp_path / "best" / "tokenizer.json").read_text(encoding="utf-8") == tokenizer
