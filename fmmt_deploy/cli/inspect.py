@@ -13,6 +13,7 @@ from fmmt_deploy.cli.options import JsonOutput
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
+    from fmmt_deploy.architecture import Context
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.engines.tensorrt.cache import EngineKey
     from fmmt_deploy.export.costs import GraphCost, Workload
@@ -82,6 +83,7 @@ def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
         ("path", bundle.path),
         ("kind", f"bundle of schema {manifest.schema}, all hashes as recorded"),
         ("modality", manifest.architecture.modality),
+        *_context(sizes, manifest.architecture.context),
         *_lengths(sizes),
         ("size on disk", readable_bytes(size)),
         ("emotions", ", ".join(manifest.emotions)),
@@ -206,17 +208,30 @@ def _inspect_checkpoint(path: Path, plm_dir: Path | None, output: Output) -> Non
         for name, tensors in checkpoint.parts.items()
     ]
     document: dict[str, object] = {"kind": "checkpoint", "path": path, "modality": _modality(checkpoint)}
-    document |= {"parts": weights, "sizes": sizes, "sha256": checkpoint.sha256, "settings": checkpoint.settings}
+    document |= {
+        "context": checkpoint.context,
+        "parts": weights,
+        "sizes": sizes,
+        "sha256": checkpoint.sha256,
+        "settings": checkpoint.settings,
+    }
     summary = [
         ("path", path),
         ("kind", "checkpoint of " + ", ".join(checkpoint.parts)),
         ("modality", document["modality"]),
+        *_context(sizes, checkpoint.context),
         *_lengths(sizes),
         *checkpoint.settings.items(),
         *(("file", f"{name}, SHA-256 {digest[:16]}…") for name, digest in checkpoint.sha256.items()),
     ]
     parts = Table("", ("part", "tensors", "parameters"), [list(row.values()) for row in weights])
     output.result(document, Table("", (), summary), parts, _sizes_table(sizes))
+
+
+def _context(sizes: Sizes, context: Context) -> list[tuple[str, str]]:
+    """What a model of text reads an utterance with."""
+    turns = {"dialogue": "all turns of its dialogue", "past": "the turns up to it, none of the later ones"}
+    return [("context", turns[context])] if "plm" in sizes else []
 
 
 def _modality(checkpoint: Checkpoint) -> str:

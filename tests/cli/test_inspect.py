@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.cache import graph_sha256
 from fmmt_deploy.engines.tensorrt.target import PORTABLE
 from fmmt_deploy.engines.tensorrt.trust import write_verdict
+from fmmt_deploy.reference.presets import PRESETS
 from tests.bundle.samples import FULL, make_bundle
 from tests.cli.running import REPOSITORY, exit_code, in_own_process
 from tests.engines.tensorrt.engine_files import KEY, written
@@ -179,7 +181,7 @@ def test_own_and_plain_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture
     from safetensors.numpy import save_file
 
     from fmmt_deploy.reference.loading import save_checkpoint
-    from fmmt_deploy.reference.presets import PRESETS, random_model
+    from fmmt_deploy.reference.presets import random_model
     from tests.reference.samples import multimodal, plm_dir, state_dict
 
     model = random_model(PRESETS["tiny"])
@@ -196,6 +198,21 @@ def test_own_and_plain_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--plm-dir" in capsys.readouterr().err
     assert exit_code("inspect", str(plain), "--plm-dir", str(plm_dir("roberta"))) == 0
     assert "checkpoint of plm, fusion" in capsys.readouterr().out
+
+
+def test_which_turns_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from fmmt_deploy.reference.loading import save_checkpoint
+    from fmmt_deploy.reference.presets import random_model
+
+    for context, told in (("dialogue", "all turns of its dialogue"), ("past", "the turns up to it")):
+        architecture = replace(FULL, context=context)
+        bundle = make_bundle(tmp_path / f"bundle-{context}", architecture=architecture)
+        save_checkpoint(random_model(replace(PRESETS["tiny"], context=context)), tmp_path / context)
+        for path in (bundle.path, tmp_path / context):
+            assert exit_code("inspect", str(path)) == 0
+            assert re.search(rf"^context +{told}", capsys.readouterr().out, re.MULTILINE)
+    assert exit_code("inspect", str(tmp_path / "past"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["context"] == "past"
 
 
 @pytest.mark.parametrize("name", ["README.md", "tests/golden/roberta/expected.npz", "docs"])
