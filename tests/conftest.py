@@ -1,6 +1,7 @@
 """Bundles that are made once a session, because making them takes seconds."""
 
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from fmmt_deploy.bundle.store import Bundle
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads would wait busily for each other's slow steps
 
 
