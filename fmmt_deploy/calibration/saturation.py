@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,9 @@ from fmmt_deploy.calibration.formats import EightBits
 from fmmt_deploy.calibration.histograms import Histogram
 from fmmt_deploy.calibration.scales import Calibration
 from fmmt_deploy.calibration.thresholds import PERCENTILE, Method, expected_error, threshold_from_histogram
-from fmmt_deploy.errors import DataError, PrecisionError
+from fmmt_deploy.errors import DataError
 
-__all__ = ["ENERGY", "OFF_BY", "SHARE", "Saturation", "check_saturation", "saturation_of", "saturations"]
+__all__ = ["ENERGY", "OFF_BY", "SHARE", "Saturation", "saturation_of", "saturations"]
 
 SHARE = 1e-3
 """The largest share of numbers that may saturate: ten times what the default percentile cuts off."""
@@ -132,34 +132,3 @@ def saturations(
         saturation_of(tensor, histograms[tensor], scale.threshold, operands, method, percentile)
         for tensor, scale in calibration.inputs.items()
     )
-
-
-def check_saturation(found: Sequence[Saturation], what: str) -> None:
-    """Refuses thresholds that do not suit the data.
-
-    Args:
-        found: Of one graph.
-        what: Which: `plm int8`.
-
-    Raises:
-        PrecisionError: A verdict is not `ok`; it names the worst tensor.
-    """
-    wrong = [one for one in found if one.verdict != "ok"]
-    if not wrong:
-        return
-    worst = min(wrong, key=lambda one: one.sqnr_db)
-    also = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    expected = "" if worst.expected is None else f"; these data give {worst.expected:.4g}"
-    raise PrecisionError(
-        f"{what}: {worst.tensor} {_in_words(worst)}{also}.",
-        why=f"Its threshold is {worst.threshold:.4g}, its largest magnitude {worst.largest:.4g}{expected}: "
-        f"{worst.sqnr_db:.1f} dB are left of it.",
-        fix="Calibrate again on data like these, or keep what reads it out of eight bits.",
-        tensor=worst.tensor,
-    )
-
-
-def _in_words(found: Saturation) -> str:
-    if found.verdict == "SATURATES":
-        return f"saturates: {found.share:.3%} of its numbers, with {found.energy:.2%} of its energy"
-    return "has a threshold far too wide" if found.verdict == "TOO WIDE" else "has a threshold that is off"

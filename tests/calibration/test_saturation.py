@@ -7,10 +7,10 @@ import torch
 from fmmt_deploy.calibration.formats import LARGEST, EightBits
 from fmmt_deploy.calibration.histograms import Histogram, empty_histogram, histogram_from_values
 from fmmt_deploy.calibration.quantisers import rounded, sqnr_db
-from fmmt_deploy.calibration.saturation import check_saturation, saturation_of, saturations
+from fmmt_deploy.calibration.saturation import saturation_of, saturations
 from fmmt_deploy.calibration.scales import Calibration, InputScale
 from fmmt_deploy.calibration.thresholds import Method, threshold_from_histogram
-from fmmt_deploy.errors import DataError, PrecisionError
+from fmmt_deploy.errors import DataError
 
 RNG = np.random.default_rng(0)
 DATA = {
@@ -68,7 +68,6 @@ def test_many_numbers_or_much_energy_saturate() -> None:
 def test_thresholds_that_were_chosen_are_ok(method: Method) -> None:
     chosen = calibration(method=method)
     assert set(verdicts(chosen, method).values()) == {"ok"}
-    check_saturation(saturations(chosen, HISTOGRAMS, "int8", method), "plm int8")
 
 
 @pytest.mark.parametrize("operands", OPERANDS)
@@ -89,22 +88,6 @@ def test_a_percentile_of_heavy_tails_that_is_off_is_found_where_the_method_is_kn
     assert heavy.largest > 2.5 * chosen
     for method, verdict in ((None, "ok"), ("percentile", "OFF")):
         assert saturation_of("x", heavy, 2.5 * chosen, "int8", method, 99.9).verdict == verdict
-
-
-def test_the_gate_names_the_worst_and_counts() -> None:
-    found = saturations(calibration({"normal": 0.25, "laplace": 0.1, "gelu": 4}), HISTOGRAMS, "int8", "mse")
-    with pytest.raises(PrecisionError, match=r"plm int8: laplace saturates: .*% of its numbers") as caught:
-        check_saturation(found, "plm int8")
-    assert "(and 2 more)" in caught.value.what
-    assert caught.value.tensor == "laplace"
-
-
-@pytest.mark.parametrize(("factor", "message"), [(4.0, "far too wide"), (0.25, "saturates")])
-def test_the_gate_says_what_is_wrong(factor: float, message: str) -> None:
-    found = saturations(calibration({"uniform": factor}), HISTOGRAMS, "int8")
-    with pytest.raises(PrecisionError, match=f"uniform .*{message}") as caught:
-        check_saturation(found, "plm int8")
-    assert "largest magnitude 1:" in caught.value.why
 
 
 def test_tensors_that_were_never_seen_are_refused() -> None:
