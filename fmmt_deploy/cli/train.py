@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import time
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ __all__ = ["train"]
 
 NEEDED = ("accelerate", "matplotlib", "safetensors", "tensorboardX", "timm", "torch", "transformers")
 """What the extra `train` brings."""
+
+FOR_THE_MAIN_ONE = 30
+"""Seconds in which it says what all have found."""
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
@@ -123,13 +127,17 @@ def _check_extra() -> None:
 
 @contextmanager
 def _told_once(main: bool, kinds: tuple[type[FmmtError], ...] = (FmmtError,)) -> Iterator[None]:
-    """Where several processes fail alike, only the main one says it: of errors of these kinds, and of Ctrl-C."""
+    """Where several processes fail alike, only the main one says it: of errors of these kinds, and of Ctrl-C.
+
+    The first one that ends has torchrun end the others, so those that are not to speak wait for that; one that is not
+    ended has failed alone, and speaks.
+    """
     try:
         yield
-    except kinds as error:
-        if main:
-            raise
-        raise typer.Exit(error.exit_code) from error
+    except kinds:
+        if not main:
+            time.sleep(FOR_THE_MAIN_ONE)
+        raise
     except KeyboardInterrupt as error:
         if main:
             raise

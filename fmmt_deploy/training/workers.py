@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import cv2
@@ -58,7 +63,11 @@ def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
         warnings.filterwarnings("ignore", category=UserWarning, message="This DataLoader will create")
         with _no_interrupts():
+            others = multiprocessing.active_children()
             batches = iter(_loader(make, keys, workers if can_fork() else 0))
+            own = [child for child in multiprocessing.active_children() if child not in others]
+    # Python ends what is left by SIGTERM, which they don't take, and would then wait for them forever.
+    ended = atexit.register(partial(_end, own))
     try:
         for made in batches:
             if isinstance(made, FmmtError):
@@ -74,6 +83,22 @@ def made_ahead(make: Callable[[Key], Made], keys: Sequence[Key], workers: int) -
         ) from problem
     finally:
         del batches  # which ends the workers
+        ended()
+        atexit.unregister(ended)
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ends those that are left; PyTorch, which is told of every child's end, would take it for a failure."""
+    left = [process for process in processes if process.is_alive()]
+    if not left:
+        return
+    main = threading.current_thread() is threading.main_thread()
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
+    for process in left:
+        process.kill()
+        process.join()
+    if told is not None:
+        signal.signal(signal.SIGCHLD, told)
 
 
 class _Made(Dataset[Made | FmmtError], Generic[Key, Made]):

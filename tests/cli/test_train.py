@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.metrics import f1_score
 
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.cli.train import FOR_THE_MAIN_ONE
 from fmmt_deploy.errors import UnstableError
 from fmmt_deploy.training.folder import claimed
 from fmmt_deploy.training.recipes import read_effective
@@ -272,24 +273,33 @@ def test_a_missing_package_names_the_extra(data: Path, tmp_path: Path) -> None:
     assert 'accelerate.\n  fix: pip install "fmmt-deploy[train]"' in done.stderr
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (UnstableError("The loss is not finite."), 7)])
-def test_other_processes_end_in_silence(
+@pytest.mark.parametrize(
+    ("error", "code", "waits"), [(KeyboardInterrupt(), 130, 0), (UnstableError("The loss is not finite."), 7, 1)]
+)
+def test_other_processes_let_the_main_one_speak(
     error: BaseException,
     code: int,
+    waits: int,
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Which ends them meanwhile; one that failed alone is not ended, and speaks."""
+
     def fail(*_: object, **__: object) -> None:
         raise error
 
+    slept: list[float] = []
+    monkeypatch.setattr("fmmt_deploy.cli.train.time.sleep", slept.append)
     monkeypatch.setattr("fmmt_deploy.training.run.run_training", fail)
     assert exit_code(*arguments(data, tmp_path / "run", "-q")) == code
     assert "error: " in capsys.readouterr().err
+    assert not slept
     monkeypatch.setenv("RANK", "1")
     assert exit_code(*arguments(data, tmp_path / "run", "-q")) == code
-    assert capsys.readouterr() == ("", "")
+    assert slept == [FOR_THE_MAIN_ONE] * waits
+    assert ("error: " in capsys.readouterr().err) == bool(waits)
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -121,6 +121,15 @@ def test_without_fork_batches_are_made_here(monkeypatch: pytest.MonkeyPatch) -> 
     assert {pid for _, pid in made_ahead(slow, range(3), 2)} == {os.getpid()}
 
 
+LEFT_OPEN = """
+import os, sys
+from fmmt_deploy.training.workers import made_ahead
+made = made_ahead(lambda key: os.getpid(), range(10_000), 2)
+print(next(made), next(made))
+sys.exit(3)
+"""
+"""As where an interrupt comes between two batches, and nobody closes what makes them."""
+
 PROGRAM = """
 import os, sys, time
 from fmmt_deploy.training.workers import made_ahead
@@ -141,6 +150,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_workers_end_with_a_program_that_leaves_them_open() -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stderr, done.returncode) == ("", 3)
+    assert not any(map(alive, map(int, done.stdout.split())))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
