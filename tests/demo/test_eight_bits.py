@@ -48,5 +48,5 @@ def test_a_trained_model_keeps_its_decisions(demo: DemoPaths, bundle: Path, engi
     right, before, after = ([of[name] for name in labels] for of in (labels, reference, found))
     assert np.mean(np.equal(before, after)) >= LEAST_AGREEMENT
     scores = [f1_score(right, answers, average="weighted") for answers in (before, after)]
-    assert scores[0] > 0.85  # it has learned: there are decisions to lose
+    assert scores[0] > 0.9  # it has learned: there are decisions to lose
     assert abs(scores[1] - scores[0]) <= MOST_F1
