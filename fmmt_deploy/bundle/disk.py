@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fmmt_deploy.errors import EnvironmentProblem
@@ -25,7 +25,7 @@ def check_room(target: Path, needed_bytes: int) -> None:
     Raises:
         EnvironmentProblem: There is less room where `target` will be.
     """
-    if needed_bytes > shutil.disk_usage(_existing(target)).free:
+    if needed_bytes > _free_bytes(target):
         raise _no_space(target, needed_bytes)
 
 
@@ -55,7 +55,7 @@ def disk_problems(target: Path, needed_bytes: int) -> Iterator[None]:
 
 
 def _no_space(target: Path, needed_bytes: int) -> EnvironmentProblem:
-    free_bytes = shutil.disk_usage(_existing(target)).free
+    free_bytes = _free_bytes(target)
     needed = f"about {needed_bytes / 1e9:.2f} GB ({needed_bytes} bytes)" if needed_bytes else "more"
     return EnvironmentProblem(
         f"There is no room for {target}.",
@@ -65,5 +65,8 @@ def _no_space(target: Path, needed_bytes: int) -> EnvironmentProblem:
     )
 
 
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+def _free_bytes(target: Path) -> int:
+    for path in (target, *target.parents):
+        with suppress(FileNotFoundError):  # a target is absent for an instant whenever another writer swaps it
+            return shutil.disk_usage(path).free
+    raise AssertionError("The root exists.")

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fmmt_deploy.bundle import atomic, store
 from fmmt_deploy.bundle.atomic import create_sibling, locked, remove_stale
+from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.bundle.manifest import Manifest
 from fmmt_deploy.bundle.store import Bundle, write_bundle
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
@@ -241,6 +244,20 @@ def test_many_writers_and_readers_at_once(tmp_path: Path) -> None:
     assert reads > 0
     assert value_of(target) in (1, 2, 3)
     assert leftovers(target) == []
+
+
+def test_room_is_known_in_the_middle_of_a_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "b"
+    target.mkdir()
+    usage = shutil.disk_usage
+
+    def swapped(path: Path) -> Any:
+        if target.exists():
+            target.rmdir()  # as another writer does between "it exists" and "how much is free"
+        return usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", swapped)
+    check_room(target, 1)
 
 
 def test_a_lock_waits_for_another_process(tmp_path: Path) -> None:

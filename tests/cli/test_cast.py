@@ -185,4 +185,5 @@ def test_ranges_on_a_data_set(golden: Any, capsys: pytest.CaptureFixture[str]) -
     ranges = {r["tensor"]: r for r in shown["graphs"][1]["ranges"]}
     utterances = sum(len(d.utterances) for d in golden.dataset.dialogues[:2])
     assert ranges["logits"]["elements"] == 7 * utterances
-    assert ranges["audio"]["held"] == ["fp16", "fp32"]
+    assert ranges["audio"]["held"] == ["fp32"]  # its first Linear is kept in float32
+    assert ranges["gate/Mul_6"]["held"] == ["fp16", "fp32"]  # the kept faces: summed as they are, cast for their Linear
