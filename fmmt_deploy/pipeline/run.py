@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from fmmt_deploy.types import EMOTIONS, FACE_PIXELS, DataSet, FloatArray, PixelA
 __all__ = ["Clock", "Pending", "Pipeline", "Prediction", "Served", "StageName"]
 
 StageName = Literal["prepare", "swin", "plm", "fusion"]
+_NO_FACES: FloatArray = np.zeros((0, len(EMOTIONS)), np.float32)
 Clock = Callable[[StageName], AbstractContextManager[object]]
 """Enclose a stage's work, to time it."""
 
@@ -50,11 +51,13 @@ class Prediction:
         utterance: Its id.
         logits: (7,).
         kept_faces: Which of its faces the gate let through (all, where it would have let none).
+        face_logits: (F, 7), what the face model answered for each face that is used, in order; (0, 7) where none is.
     """
 
     utterance: str
     logits: FloatArray
     kept_faces: tuple[int, ...]
+    face_logits: FloatArray = field(default_factory=lambda: _NO_FACES)
 
     @property
     def probabilities(self) -> FloatArray:
@@ -95,9 +98,11 @@ class Pending:
         found = arrays_from_values({"face_logits": self.face_logits})["face_logits"]
         if not np.isfinite(found).all():  # NaN exceeds no threshold: the gate would quietly drop the face
             raise _overflowed("The face model answered NaN or infinity.")
+        ends = np.cumsum([min(member.utterance.vision_length, kept.shape[1]) for member in self.members])
+        faces = np.split(found, ends[:-1])
         return [
-            _prediction(member.utterance.id, row, np.flatnonzero(mask))
-            for member, row, mask in zip(self.members, logits, kept, strict=True)
+            _prediction(member.utterance.id, row, np.flatnonzero(mask), rows)
+            for member, row, mask, rows in zip(self.members, logits, kept, faces, strict=True)
         ]
 
 
@@ -236,10 +241,15 @@ def _ahead(
         yield step
 
 
-def _prediction(utterance: str, logits: FloatArray, kept: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Prediction:
+def _prediction(
+    utterance: str,
+    logits: FloatArray,
+    kept: np.ndarray[tuple[int], np.dtype[np.intp]],
+    face_logits: FloatArray = _NO_FACES,
+) -> Prediction:
     if not np.isfinite(logits).all():
         raise _overflowed(f"The model answered {logits} for utterance {utterance}.")
-    return Prediction(utterance, logits, tuple(kept.tolist()))
+    return Prediction(utterance, logits, tuple(kept.tolist()), face_logits)
 
 
 def _overflowed(what: str) -> FmmtError:
