@@ -22,6 +22,7 @@ LAYERS = (
     {"pipeline"},
     {"parity", "evaluation", "benchmark", "doctor", "demo", "shapes"},
     {"selection", "training"},
+    {"report"},
     {"cli"},
     {"verification"},
 )
