@@ -20,7 +20,8 @@ def test_every_answer_has_those_of_its_own_faces(
     tiny_bundle: Callable[[str], Bundle], tmp_path: Path, kind: EngineKind
 ) -> None:
     bundle = tiny_bundle("roberta")
-    utterances = {u.id: u for d in (dialogues := conversations(tmp_path)) for u in d.utterances}
+    dialogues = conversations(tmp_path)
+    utterances = {u.id: u for dialogue in dialogues for u in dialogue.utterances}
     with open_engines(bundle, kind, threads=1) as engines:
         answers = Pipeline(bundle, engines, batch_size=4, face_batch=5).in_order(dataset(dialogues))
         for answer in answers:
