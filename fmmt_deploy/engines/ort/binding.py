@@ -90,6 +90,10 @@ class BoundOrtEngine:
         self._run(binding, values)
         return self._tensors(dict(zip(self._outputs, binding.get_outputs(), strict=True)))
 
+    def place(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """See `Placing.place`."""
+        return {n: OrtTensor(self._placed(value), self._inputs[n], self.device) for n, value in inputs.items()}
+
     def close(self) -> None:
         """Frees the session."""
         self._session = None

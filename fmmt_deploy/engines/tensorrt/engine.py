@@ -129,6 +129,26 @@ class TensorRTEngine:
         self._session.device.record(block.event, self._session.compute)
         return {place.name: DeviceTensor(self._session, block, place) for place in places}
 
+    def place(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """See `Placing.place`.
+
+        Raises:
+            EnvironmentProblem: The GPU has no memory left.
+        """
+        session, device = self._session, self._session.device
+        arrays = {name: value for name, value in inputs.items() if isinstance(value, np.ndarray)}
+        layout = layout_of((name, array.shape, array.dtype) for name, array in arrays.items())
+        if not layout.size_bytes:
+            return dict(inputs)
+        block, pinned = session.blocks.take(layout.size_bytes), session.pinned.take(layout.size_bytes)
+        for place in layout.places:
+            place.view(pinned.array)[...] = arrays[place.name]
+        device.upload(block.address, pinned.address, layout.size_bytes, session.compute)
+        device.record(block.event, session.compute)
+        device.synchronize_stream(session.compute)
+        session.pinned.give(pinned)
+        return {**inputs, **{place.name: DeviceTensor(session, block, place) for place in layout.places}}
+
     def close(self) -> None:
         """Frees all but the answers that are still held, which go with the last engine of the session."""
         if self._is_closed:

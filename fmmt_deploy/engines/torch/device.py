@@ -132,6 +132,19 @@ class DeviceEngine:
             raise _failed(self.graph, self.device, error) from error
         return {name: DeviceTensor(tensor, _ready(tensor)) for name, tensor in outputs.items()}
 
+    def place(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """See `Placing.place`; what `ON_HOST` names stays on the host."""
+        import torch
+
+        on_host = ON_HOST.get(self.graph, ())
+        placed: dict[str, Value] = {
+            name: value if name in on_host else DeviceTensor(_moved(value, self.device, None, None))
+            for name, value in inputs.items()
+        }
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return placed
+
     def close(self) -> None:
         """Lets the model go."""
         self._model = None
