@@ -199,14 +199,23 @@ class Pipeline:
 
     def launch(self, step: Step, token_states: Value, noise: Noise = no_noise) -> Pending:
         """Begins to answer the utterances of a step; what passes between the graphs stays where it is computed."""
+        return self.join(step.members, token_states, self.look(step), noise)
+
+    def look(self, step: Step) -> Value:
+        """Face logits (N, 7) of a step's faces."""
+        if not len(step.faces):
+            return np.empty((0, len(EMOTIONS)), np.float32)
+        with self._clock("swin"):
+            return self.engines["swin"].start({"faces": step.faces}, self.face_batch)["face_logits"]
+
+    def join(
+        self, members: tuple[Member, ...], token_states: Value, face_logits: Value, noise: Noise = no_noise
+    ) -> Pending:
+        """Begins to fuse what the other two graphs said about some utterances, be it these engines' or others'."""
         assert self.architecture.fusion is not None
-        face_logits: Value = np.empty((0, len(EMOTIONS)), np.float32)
-        if len(step.faces):
-            with self._clock("swin"):
-                face_logits = self.engines["swin"].start({"faces": step.faces}, self.face_batch)["face_logits"]
         with self._clock("fusion"):
-            inputs = fusion_inputs(step.members, self.architecture.fusion, token_states, face_logits, noise)
-            return Pending(step.members, face_logits, self.engines["fusion"].start(inputs))
+            inputs = fusion_inputs(members, self.architecture.fusion, token_states, face_logits, noise)
+            return Pending(members, face_logits, self.engines["fusion"].start(inputs))
 
     def _prepared(self, groups: tuple[Group, ...]) -> Iterator[tuple[Group, Iterator[Step]]]:
         """Each group with its steps, whose faces are read while the step before is computed."""
