@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CommandState", "Gpu", "Package", "Report", "TensorRt", "examine", "how_to_install"]
+__all__ = ["CommandState", "Gpu", "Package", "Report", "TensorRt", "examine", "how_to_install", "nvidia_gpus"]
 
 _DISTRIBUTION = "fmmt-deploy"
 
@@ -143,7 +143,7 @@ def examine(folder: Path) -> Report:
             f"To fix it: {_BOTH_RUNTIMES_FIX}."
         )
     providers, problem = _providers()
-    gpus = _gpus()
+    gpus = nvidia_gpus()
     commands = tuple(_command_state(name, needs, bool(gpus)) for name, needs in _NEEDS.items())
     problems += [problem] if problem else []
     memory, available = _memory_bytes()
@@ -248,7 +248,8 @@ def _int8() -> str:
         return f"not known: {' '.join(str(error).split())[:60]}"
 
 
-def _gpus() -> tuple[Gpu, ...]:
+def nvidia_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that `nvidia-smi` tells of; none where there is no such program, or no driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()

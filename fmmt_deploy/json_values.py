@@ -53,8 +53,8 @@ def json_object_from_text(text: str) -> dict[str, object]:
 def dataclass_from_json(kind: type[T], value: object, where: str = "") -> T:
     """Builds a dataclass from parsed JSON, recursively, by its annotations.
 
-    Understood: bool, int, float, str, `Literal` of strings, `X | None`, `tuple[X, ...]`, `Mapping[str or Literal, X]`
-    and dataclasses.
+    Understood: bool, int, float, str, `Literal` of strings, `X | None`, `tuple[X, ...]`, `Mapping[str or Literal, X]`,
+    dataclasses, and `object` for whatever JSON may hold.
 
     Args:
         kind: The dataclass.
@@ -79,6 +79,8 @@ def dataclass_from_json(kind: type[T], value: object, where: str = "") -> T:
 
 def _value(expected: Any, value: object, where: str) -> object:
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if expected is object:
+        return value
     if origin in (typing.Union, types.UnionType):
         inner = next(argument for argument in arguments if argument is not types.NoneType)
         return None if value is None else _value(inner, value, where)

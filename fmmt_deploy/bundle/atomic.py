@@ -29,6 +29,7 @@ __all__ = [
     "remove_stale",
     "replace_directory",
     "replaced_file",
+    "sync_directory",
     "sync_tree",
 ]
 
@@ -78,7 +79,7 @@ def recover(target: Path) -> None:
         old.rename(_fresh_name(target))
     else:
         old.rename(target)
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def remove_stale(target: Path) -> None:
@@ -103,7 +104,7 @@ def replace_directory(new: Path, target: Path) -> None:
         new.rename(target)
     finally:
         recover(target)
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 @contextmanager
@@ -143,7 +144,7 @@ def sync_tree(directory: Path) -> None:
         for name in names:
             with (Path(folder) / name).open("rb") as file:
                 os.fsync(file.fileno())
-        _sync_directory(Path(folder))
+        sync_directory(Path(folder))
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -160,7 +161,8 @@ def _is_abandoned(path: Path) -> bool:
     return True
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Makes sure that the names in a directory have reached the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

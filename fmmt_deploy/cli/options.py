@@ -19,6 +19,7 @@ __all__ = [
     "Force",
     "JsonOutput",
     "Limit",
+    "NoReceipt",
     "Noise",
     "PrecisionText",
     "Quiet",
@@ -85,6 +86,9 @@ Noise: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="What the noise is drawn from.")]
 Limit: TypeAlias = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first so many dialogues; default all.")
+]
+NoReceipt: TypeAlias = Annotated[
+    bool, typer.Option("--no-receipt", help="Leave no receipt in the bundle, as where it is read-only.")
 ]
 FacesDir: TypeAlias = Annotated[
     Path | None,

@@ -21,7 +21,7 @@ from pathlib import PurePath
 
 from fmmt_deploy.errors import FmmtError
 
-__all__ = ["CLOSED_PIPE", "WIDTH", "Output", "Table", "readable_bytes", "show_error", "start"]
+__all__ = ["CLOSED_PIPE", "WIDTH", "Output", "Table", "plain_values", "readable_bytes", "show_error", "start"]
 
 WIDTH = 100
 """Tables are wrapped to so many columns."""
@@ -77,9 +77,14 @@ class Output:
             parts: The same for people, separated by empty lines.
         """
         if self.as_json:
-            _show_document({"schema": f"fmmt.{self.command}/1", **document})
+            _show_document({"schema": self.schema, **document})
         else:
             _write("\n\n".join(str(part) for part in parts) + "\n")
+
+    @property
+    def schema(self) -> str:
+        """The first member of the result's JSON."""
+        return f"fmmt.{self.command}/1"
 
     def status(self, message: str) -> None:
         """Says on stderr what is going on."""
@@ -174,16 +179,17 @@ class _Shown:
 
 def _show_document(document: Mapping[str, object]) -> None:
     _Shown.document = True
-    _write(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(json.dumps(plain_values(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _plain(value: object) -> object:
+def plain_values(value: object) -> object:
+    """What JSON can hold: dataclasses and mappings as objects, paths as text, no NaN and no infinity."""
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain_values(asdict(value))
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain_values(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):

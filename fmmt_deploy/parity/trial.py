@@ -32,7 +32,7 @@ def try_engines(
     """
     device = open_device()
     version = str(import_flavour(flavour).__version__)
-    return try_engine_files(bundle, find_engines(bundle, flavour, precisions, device, version, cache), device)
+    return try_engine_files(bundle, find_engines(bundle, flavour, precisions, device.gpu, version, cache), device)
 
 
 def try_engine_files(bundle: Bundle, files: Mapping[GraphName, EngineFile], device: Device) -> ConsistencyReport:

@@ -16,7 +16,7 @@ LAYERS = (
     {"errors"},
     {"types", "architecture", "json_values"},
     {"data", "bundle"},
-    {"reference"},
+    {"reference", "receipts"},
     {"export", "engines"},
     {"calibration"},
     {"pipeline"},
@@ -28,7 +28,7 @@ LAYERS = (
 )
 """From the ground up: a part may import what is below it, never beside or above."""
 
-RUN_PATH = ("data", "bundle", "pipeline", "engines.protocol", "engines.load", "engines.ort", "cli")
+RUN_PATH = ("data", "bundle", "receipts", "pipeline", "engines.protocol", "engines.load", "engines.ort", "cli")
 
 
 def modules(*parts: str) -> list[str]:

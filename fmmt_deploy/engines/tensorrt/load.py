@@ -16,6 +16,7 @@ from fmmt_deploy.engines.tensorrt.cache import EngineFile, EngineKey, Miss, engi
 from fmmt_deploy.engines.tensorrt.device import Device
 from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.engines.tensorrt.flavour import FLAVOURS, FlavourName, collected, import_flavour, logger, title
+from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.graphs import MOST_GRAPHS
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import TOKEN_MULTIPLE
@@ -86,7 +87,7 @@ def engines_from_bundle(
         raise UsageError(f"{kind} is no TensorRT.", fix=f"Use one of {', '.join(FLAVOURS)}.")
     device = open_device()
     trt = import_flavour(flavour)
-    files = find_engines(bundle, flavour, precisions, device, str(trt.__version__), cache)
+    files = find_engines(bundle, flavour, precisions, device.gpu, str(trt.__version__), cache)
     if trusted_only:
         for file in files.values():
             check_trusted(file.path, device.gpu.name)
@@ -98,7 +99,7 @@ def find_engines(
     bundle: Bundle,
     flavour: FlavourName,
     precisions: Precisions,
-    device: Device,
+    gpu: Gpu,
     version: str,
     cache: Path | None = None,
 ) -> dict[GraphName, EngineFile]:
@@ -108,7 +109,7 @@ def find_engines(
         bundle: The bundle.
         flavour: Which TensorRT.
         precisions: Of each graph.
-        device: This machine's GPU.
+        gpu: This machine's.
         version: The full version of that TensorRT here.
         cache: Where they are kept; default in the bundle.
 
@@ -126,7 +127,7 @@ def find_engines(
             options=BuildOptions(),
             flavour=flavour,
             version=version,
-            target=target_of(flavour, device.gpu, precisions[graph]),
+            target=target_of(flavour, gpu, precisions[graph]),
         )
         file = find_runnable(engine_folder(bundle, cache), key)
         if isinstance(file, Miss):
