@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -18,33 +17,10 @@ from fmmt_deploy.evaluation.evaluation import checked_labels, checked_logits
 from fmmt_deploy.evaluation.gate import confidences, exact_threshold, passed_faces
 from fmmt_deploy.evaluation.scores import DoubleArray, confusion_matrix, weighted_f1
 from fmmt_deploy.pipeline.noise import Noise, no_noise
+from fmmt_deploy.pipeline.run import Prediction
 from fmmt_deploy.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Answer", "Audit", "F1Parts", "audit"]
-
-
-class Answer(Protocol):
-    """What is read of an answer; see `pipeline.run.Prediction`."""
-
-    @property
-    def utterance(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def logits(self) -> FloatArray:
-        """(7,)."""
-        ...
-
-    @property
-    def kept_faces(self) -> tuple[int, ...]:
-        """Which faces were used."""
-        ...
-
-    @property
-    def face_logits(self) -> FloatArray:
-        """(F, 7)."""
-        ...
+__all__ = ["Audit", "F1Parts", "audit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +63,8 @@ class Audit:
 
 
 def audit(
-    reference: Sequence[Answer],
-    answers: Sequence[Answer],
+    reference: Sequence[Prediction],
+    answers: Sequence[Prediction],
     labels: Sequence[int | None],
     *,
     vision_length: int,
@@ -124,7 +100,7 @@ def audit(
     )
 
 
-def _common(reference: Sequence[Answer], answers: Sequence[Answer]) -> list[str]:
+def _common(reference: Sequence[Prediction], answers: Sequence[Prediction]) -> list[str]:
     ids = [answer.utterance for answer in reference]
     if ids != [answer.utterance for answer in answers]:
         raise DataError("An audit needs two runs over the same utterances in the same order, found others.")
@@ -136,8 +112,8 @@ def _common(reference: Sequence[Answer], answers: Sequence[Answer]) -> list[str]
 
 
 def _gate(
-    reference: Sequence[Answer],
-    answers: Sequence[Answer],
+    reference: Sequence[Prediction],
+    answers: Sequence[Prediction],
     vision_length: int,
     tau: float,
     threshold: float,
