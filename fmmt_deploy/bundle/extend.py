@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fmmt_deploy.bundle.atomic import link_or_copy
+from fmmt_deploy.bundle.atomic import link_or_copy, sync_tree
 from fmmt_deploy.bundle.integrity import CACHES
 from fmmt_deploy.bundle.manifest import Manifest
 from fmmt_deploy.bundle.replacing import check_replaceable
-from fmmt_deploy.bundle.store import Bundle, BundleWriter, write_bundle
+from fmmt_deploy.bundle.store import Bundle, BundleWriter, Finish, write_bundle
 
 __all__ = ["ExtensionWriter", "extend_bundle"]
 
@@ -26,28 +26,49 @@ class ExtensionWriter:
 
     def __init__(self, writer: BundleWriter, bundle: Bundle, in_place: bool) -> None:
         self._writer, self._bundle, self._in_place = writer, bundle, in_place
+        self._taken: dict[Path, tuple[int, int]] = {}
 
     def place(self, relative: str) -> Path:
         """The path to write a new file to; see `BundleWriter.place`."""
         return self._writer.place(relative)
 
-    def commit(self, manifest: Manifest) -> Bundle:
+    def commit(self, manifest: Manifest, finish: Finish | None = None) -> Bundle:
         """Puts the bundle in its place, with the engines and receipts that the other one has by then.
 
         Args:
             manifest: See `BundleWriter.commit`.
+            finish: Likewise.
 
         Raises:
             BundleError: The manifest is not valid for the files that are there.
             UsageError: The bundle was changed meanwhile, or the target came to exist.
         """
-        for folder in CACHES:
-            for path in (self._bundle.path / folder).rglob("*"):
-                copy = self._writer.place(path.relative_to(self._bundle.path).as_posix()) if path.is_file() else None
-                if copy is not None and not copy.exists():  # what is new stays
-                    with suppress(FileNotFoundError):  # of an engine that is just being written
-                        link_or_copy(path, copy)
-        return self._writer.commit(manifest, replaces=self._bundle.manifest if self._in_place else None)
+
+        def finished(directory: Path, bundle: Bundle) -> None:
+            self._take_over()  # again, for what came since: receipts come only while their writer holds the lock
+            if finish is not None:
+                finish(directory, bundle)
+            for folder in filter(Path.is_dir, (directory / name for name in CACHES)):
+                sync_tree(folder)
+
+        self._take_over()  # most of it, while others need not wait: it may be gigabytes where links are not to be had
+        return self._writer.commit(manifest, self._bundle.manifest if self._in_place else None, finished)
+
+    def _take_over(self) -> None:
+        """Links or copies what the manifest does not list; what is new here stays."""
+        for path in (path for folder in CACHES for path in (self._bundle.path / folder).rglob("*")):
+            with suppress(FileNotFoundError):  # of an engine that is just being written
+                status = path.stat()
+                changed = (status.st_ino, status.st_mtime_ns)
+                if not path.is_file() or self._taken.get(path) == changed:
+                    continue
+                copy = self._writer.place(path.relative_to(self._bundle.path).as_posix())
+                if path in self._taken:
+                    copy.unlink(missing_ok=True)
+                elif copy.exists():
+                    continue
+                link_or_copy(path, copy)
+                self._taken[path] = changed
 
 
 @contextmanager

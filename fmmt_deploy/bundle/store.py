@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.atomic import (
@@ -38,7 +38,7 @@ from fmmt_deploy.bundle.replacing import check_replaceable
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Bundle", "BundleWriter", "write_bundle"]
+__all__ = ["Bundle", "BundleWriter", "Finish", "write_bundle"]
 
 _NOT_INSTALLED = "a checkout, not installed"
 _EXPORT_AGAIN = "Copy the bundle again, or export it again with `fmmt export`."
@@ -135,6 +135,11 @@ class Bundle:
         return self.path / relative
 
 
+Finish: TypeAlias = Callable[[Path, Bundle], None]
+"""What is done last, while no other process can write here: gets the folder that becomes the bundle, and the bundle as
+it will be."""
+
+
 class BundleWriter:
     """A bundle that is being made, in a temporary directory beside its place.
 
@@ -192,12 +197,13 @@ class BundleWriter:
         """
         shutil.copyfile(source, self.place(relative))
 
-    def commit(self, manifest: Manifest, replaces: Manifest | None = None) -> Bundle:
+    def commit(self, manifest: Manifest, replaces: Manifest | None = None, finish: Finish | None = None) -> Bundle:
         """Puts the bundle in its place, in one step.
 
         Args:
             manifest: What it holds. `files` is ignored and computed from the directory, and `tools` gets our version.
             replaces: The manifest that must still be at the target; default there need not be one.
+            finish: Adds what the manifest does not list, such as a receipt.
 
         Returns:
             The bundle, at its target.
@@ -213,13 +219,16 @@ class BundleWriter:
         (self.directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
         check_files(self.directory, manifest, verify=False)
         sync_tree(self.directory)
+        bundle = Bundle(self.target, manifest)
         with locked(self.target.parent):
             check_replaceable(self.target, self._force)
             if replaces is not None and read_manifest(self.target) != replaces:
                 raise UsageError(f"The bundle {self.target} was changed meanwhile.", fix="Run the command again.")
+            if finish is not None:
+                finish(self.directory, bundle)
             replace_directory(self.directory, self.target)
             remove_stale(self.target)
-        return Bundle(self.target, manifest)
+        return bundle
 
 
 @contextmanager

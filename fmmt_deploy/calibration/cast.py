@@ -14,7 +14,7 @@ from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import Precisions, adding_command
 from fmmt_deploy.bundle.products import flops_share, products_of
-from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.store import Bundle, Finish
 from fmmt_deploy.calibration.decisions import PASS
 from fmmt_deploy.calibration.draft import Draft, write_draft
 from fmmt_deploy.calibration.observing import CaseInputs, observe_graphs
@@ -150,6 +150,7 @@ def cast_bundle(
     out: Path | None = None,
     force: bool = False,
     receipts: Callable[[], Mapping[str, str]] = dict,
+    finish: Finish | None = None,
     status: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Writes typed graphs beside the float32 ones; they are in the bundle only when every one has been accepted.
@@ -161,6 +162,7 @@ def cast_bundle(
         out: Where a new bundle goes that has them too; default into this one.
         force: Whether to replace a bundle that is at `out`.
         receipts: Gives texts by path that go into the bundle, too, once all graphs are accepted.
+        finish: See `BundleWriter.commit`.
         status: Told what is going on.
 
     Raises:
@@ -187,7 +189,7 @@ def cast_bundle(
             writer.place(relative).write_text(text, encoding="utf-8")
         status("hashing")
         tools = {**bundle.manifest.tools, "onnx": version("onnx")}
-        return writer.commit(replace(bundle.manifest, graphs=graphs, tools=tools))
+        return writer.commit(replace(bundle.manifest, graphs=graphs, tools=tools), finish)
 
 
 def _check(file: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Manifest, SourceEntry, graphs_of
 from fmmt_deploy.bundle.selftest import Stage, write_self_test
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle, Finish, write_bundle
 from fmmt_deploy.export.builder import WeightFile
 from fmmt_deploy.export.fusion import fusion_graph
 from fmmt_deploy.export.plm import plm_graph
@@ -43,6 +43,7 @@ def export_bundle(
     *,
     accept: Accept,
     force: bool = False,
+    finish: Finish | None = None,
     status: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Writes a bundle; it appears at `path` only when every graph has been accepted.
@@ -52,6 +53,7 @@ def export_bundle(
         path: Where to.
         accept: Checks each graph before the next is written.
         force: Whether to replace a bundle that is there.
+        finish: See `BundleWriter.commit`.
         status: Told what is going on.
 
     Raises:
@@ -92,7 +94,7 @@ def export_bundle(
             tools={tool: version(tool) for tool in TOOLS},
         )
         status("hashing")
-        return writer.commit(manifest)
+        return writer.commit(manifest, finish=finish)
 
 
 def graph_from_weights(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.bundle import atomic
+from fmmt_deploy.bundle import atomic, store
 from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.integrity import hash_file
 from fmmt_deploy.bundle.manifest import Manifest
-from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.store import Bundle, Finish
 from fmmt_deploy.errors import BundleError, UsageError
 from tests.bundle.samples import FULL, make_bundle, save_graph
 
@@ -26,11 +26,13 @@ def contents(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): hash_file(p) for p in folder.rglob("*") if p.is_file()}
 
 
-def extend(bundle: Bundle, out: Path | None = None, force: bool = False, content: bytes = b"") -> Bundle:
+def extend(
+    bundle: Bundle, out: Path | None = None, force: bool = False, content: bytes = b"", finish: Finish | None = None
+) -> Bundle:
     with extend_bundle(bundle, out, force, without=[NEW]) as writer:
         original = bundle.graph("swin").read_bytes()
         writer.place(NEW).write_bytes(original + content)
-        return writer.commit(with_new(bundle))
+        return writer.commit(with_new(bundle), finish)
 
 
 def test_in_place(tmp_path: Path) -> None:
@@ -116,3 +118,61 @@ def test_nothing_is_written_inside_of_what_it_is_made_from(tmp_path: Path, insid
     with pytest.raises(UsageError, match="is inside the bundle"):
         extend(bundle, tmp_path / "b" / inside, force=True)
     assert contents(tmp_path / "b") == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_comes_meanwhile_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """A receipt or an engine that another process writes while the new bundle is hashed and brought to the disk."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(atomic.os, "link", refuse)
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    engines, receipts = bundle.path / "engines", bundle.path / "receipts"
+    engines.mkdir()
+    receipts.mkdir()
+    (engines / "kept").write_text("kept")
+    (engines / "built again").write_text("old")
+    (receipts / "calibration").write_text("old")
+    sync = store.sync_tree
+
+    def meanwhile(folder: Path) -> None:
+        monkeypatch.setattr(store, "sync_tree", sync)
+        sync(folder)
+        (receipts / "0001-parity.json").write_text("late")
+        (engines / "built again.tmp").write_text("new")
+        (engines / "built again.tmp").replace(engines / "built again")
+
+    monkeypatch.setattr(store, "sync_tree", meanwhile)
+    seen = []
+    with extend_bundle(bundle) as writer:
+        writer.place(NEW).write_bytes(bundle.graph("swin").read_bytes())
+        writer.place("receipts/calibration").write_text("new")
+        writer.commit(with_new(bundle), lambda directory, made: seen.append((directory, made.path)))
+    ((directory, path),) = seen
+    assert directory != path == bundle.path.resolve()
+    found = {p.relative_to(path).as_posix(): p.read_text() for p in (*engines.iterdir(), *receipts.iterdir())}
+    assert found == {
+        "engines/kept": "kept",
+        "engines/built again": "new",
+        "receipts/0001-parity.json": "late",
+        "receipts/calibration": "new",
+    }
+    Bundle.open(tmp_path / "b")
+
+
+def test_nothing_is_replaced_when_the_last_step_fails(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    before = contents(tmp_path / "b")
+
+    def fail(directory: Path, made: Bundle) -> None:
+        assert (directory / "manifest.json").is_file()
+        assert made.manifest.graphs["swin"]["fp16"] == NEW
+        raise ValueError("no receipt")
+
+    with pytest.raises(ValueError, match="no receipt"):
+        extend(bundle, finish=fail)
+    assert contents(tmp_path / "b") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
