@@ -1,0 +1,88 @@
+"""Numbers as a reader wants them: few digits, a unit, a real minus sign, and a dash where there is none."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+__all__ = ["NONE", "bytes_text", "counted", "ms", "number", "percent", "points", "short", "signed", "signed_points"]
+
+NONE = "–"
+
+
+def points(share: float | None, digits: int = 2) -> str:
+    """A share of 0 to 1 in points: `66.71`."""
+    return NONE if share is None else f"{100 * share:.{digits}f}".replace("-", "−")
+
+
+def signed_points(share: float | None, digits: int = 2) -> str:
+    """A difference of shares in points: `−0.02`, `+0.06`, and `0.00` without a sign."""
+    return NONE if share is None else signed(100 * share, digits)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, none where it rounds to zero."""
+    text = f"{value:+.{digits}f}"
+    return (text[1:] if float(text) == 0 else text).replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share of 0 to 1: `12 %`; `<1 %` rather than `0 %` of something, and `>99 %` rather than all of it."""
+    if share is None:
+        return NONE
+    text = f"{100 * share:.{digits}f}"
+    step = f"{10**-digits:.{digits}f}"
+    if share > 0 and float(text) == 0:
+        return f"<{step} %"
+    if share < 1 and float(text) == 100:
+        return f">{100 - 10**-digits:.{digits}f} %"
+    return f"{text} %"
+
+
+def ms(time_ms: float | None) -> str:
+    """A time with three digits and a fitting unit: `85.2 µs`, `1.23 ms`, `4.56 s`."""
+    if time_ms is None:
+        return NONE
+    if time_ms < 1:
+        return f"{short(time_ms * 1000)} µs"
+    return f"{short(time_ms)} ms" if time_ms < 999.5 else f"{short(time_ms / 1000)} s"
+
+
+def short(value: float | None) -> str:
+    """Three digits; very large and very small ones with an exponent: `0.0123`, `4.5×10⁻⁷`."""
+    if value is None:
+        return NONE
+    if value == 0:
+        return "0"
+    exponent = floor(log10(abs(value)))
+    if not -4 < exponent < 6:
+        return exponential(value)
+    return f"{value:,.{max(0, 2 - exponent)}f}".replace(",", " ").replace("-", "−")
+
+
+def exponential(value: float) -> str:
+    """Two digits and a power of ten: `4.5×10⁻⁷`, `10⁻³`."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    factor = "" if mantissa == "1.0" else mantissa.removesuffix(".0").replace("-", "−") + "×"
+    return f"{factor}10{raised}"
+
+
+def number(value: float | None) -> str:
+    """A count with thin spaces between thousands."""
+    return NONE if value is None else f"{value:,.0f}".replace(",", " ").replace("-", "−")
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """`1 utterance`, `2 610 utterances`."""
+    return f"{number(count)} {one if count == 1 else several or f'{one}s'}"
+
+
+def bytes_text(count: float | None) -> str:
+    """A size in powers of ten: `12.3 MB`."""
+    if count is None:
+        return NONE
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{short(count)} {unit}"
+        count /= 1000
+    return f"{short(count)} TB"

@@ -1,0 +1,151 @@
+"""May an engine replace the model? What the evidence for one comes to, in words."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
+from fmmt_deploy.report.facts import Candidate, Evidence, Facts
+from fmmt_deploy.report.figures import counted
+
+__all__ = ["Finding", "finding_from_candidate", "verdict_blocks"]
+
+_MARKS: dict[Level, str] = {"good": "✓ Yes.", "bad": "✗ No.", "warn": "◌ Not shown."}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer for one engine.
+
+    Attributes:
+        level: `good` where it may replace the model, `bad` where it must not, `warn` where that is not shown.
+        title: The answer, in a sentence.
+        evidence: What it rests on.
+        problems: What speaks against it.
+        missing: What is not known.
+        commands: What would find that out.
+    """
+
+    level: Level
+    title: str
+    evidence: tuple[str, ...]
+    problems: tuple[str, ...]
+    missing: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def mark(self) -> str:
+        """The answer, in a word."""
+        return _MARKS[self.level]
+
+
+class _Notes:
+    """What is found on the way."""
+
+    def __init__(self) -> None:
+        self.evidence: list[str] = []
+        self.problems: list[str] = []
+        self.missing: list[str] = []
+        self.commands: list[str] = []
+
+
+def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
+    """Weighs the evidence: both proofs must be there, hold, and be about what the bundle holds now."""
+    notes = _Notes()
+    options = f"-b {shlex.quote(str(facts.path))} --engine {candidate.engine} --precision {candidate.precision}"
+    _parity(notes, candidate, options)
+    _f1(notes, candidate, options)
+    if facts.damaged:
+        notes.problems.append(
+            f"{counted(len(facts.damaged), 'receipt')} of this bundle can't be relied on; see Receipts."
+        )
+        notes.commands.append(f"fmmt verify -b {shlex.quote(str(facts.path))}")
+    level: Level = "bad" if notes.problems else "warn" if notes.missing else "good"
+    verb = {"good": "may replace the model", "bad": "must not replace the model", "warn": "is not shown to be as good"}
+    title = f"The engine {candidate.engine} in {candidate.precision} {verb[level]}."
+    return Finding(
+        level,
+        title,
+        tuple(notes.evidence),
+        tuple(notes.problems),
+        tuple(notes.missing),
+        tuple(dict.fromkeys(notes.commands)),
+    )
+
+
+def verdict_blocks(facts: Facts) -> tuple[Verdict, ...]:
+    """The top of the report: one finding for each engine judged, the latest first."""
+    if not facts.candidates:
+        path = shlex.quote(str(facts.path))
+        commands = (
+            f"fmmt parity -b {path} --engine ort",
+            f"fmmt eval -b {path} --data DATA --engine ort --reference torch",
+        )
+        words = "This bundle has no receipt of a command that judged an engine. What would leave one:"
+        return (Verdict("warn", "◌ Not shown.", "No engine was judged.", (Paragraph(words), Code(commands))),)
+    return tuple(_block(finding_from_candidate(facts, candidate)) for candidate in facts.candidates)
+
+
+def _block(finding: Finding) -> Verdict:
+    blocks: list[Paragraph | Listing | Code] = []
+    if finding.problems:
+        blocks.append(Listing(finding.problems))
+    if finding.evidence:
+        blocks.append(Listing(finding.evidence))
+    if finding.missing:
+        blocks += [Paragraph("What is missing:"), Listing(finding.missing)]
+    if finding.commands:
+        blocks.append(Code(finding.commands))
+    return Verdict(finding.level, finding.mark, finding.title, tuple(blocks))
+
+
+def _parity(notes: _Notes, candidate: Candidate, options: str) -> None:
+    found, command = candidate.parity, f"fmmt parity {options}"
+    if found is None:
+        notes.missing.append("Its numbers were not compared with the reference's, stage by stage (parity).")
+        notes.commands.append(command)
+    elif found.state == "stale":
+        _stale(notes, "Parity", found, command)
+    elif found.document["passed"].flag:
+        stages = counted(len(found.document["stages"]), "stage")
+        against = found.document["reference"].text or "the reference"
+        notes.evidence.append(f"Parity: all {stages} are within tolerance of {against}, on {_data(found)}.")
+    else:
+        worst = found.document["worst"]
+        where = f" Worst: {worst['stage'].text}, {worst['tensor'].text}." if worst else ""
+        notes.problems.append(
+            f"Parity FAILED on {_data(found)}: it does not compute what the reference computes.{where}"
+        )
+
+
+def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
+    found, command = candidate.f1, f"fmmt eval {options} --data DATA --reference torch"
+    if found is None:
+        scored = " It was scored, but against no reference." if candidate.scores is not None else ""
+        notes.missing.append(f"Its F1 was not judged against the reference's.{scored}")
+        notes.commands.append(command)
+        return
+    if found.state == "stale":
+        _stale(notes, "F1", found, command)
+        return
+    word = found.document["verdict"].text
+    words = next((m["equivalence"]["words"].text for m in found.document["modes"] if m["equivalence"]["words"]), "")
+    told = f"F1: {words}" if words else f"F1: {word}."
+    if word == "EQUIVALENT":
+        notes.evidence.append(told)
+    elif word == "DIFFERENT":
+        notes.problems.append(told)
+    else:
+        notes.missing.append(told)
+        notes.commands.append(command)
+
+
+def _stale(notes: _Notes, what: str, found: Evidence, command: str) -> None:
+    notes.missing.append(f"{what} was judged, but of something else than the bundle holds now: {found.why}.")
+    notes.commands.append(command)
+
+
+def _data(found: Evidence) -> str:
+    data = found.document["data"].text
+    return "the bundle's self-test" if data in ("", "self-test") else f"`{data}`"
