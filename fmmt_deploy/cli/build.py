@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmmt_deploy.cli.options import BundlePath, DryRun, EngineCache, Force, JsonOutput, PrecisionText, Quiet
+from fmmt_deploy.cli.options import BundlePath, DryRun, EngineCache, Force, JsonOutput, NoReceipt, PrecisionText, Quiet
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
@@ -20,6 +20,7 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.engines.tensorrt.cache import EngineKey
     from fmmt_deploy.engines.tensorrt.gpu import Gpu
     from fmmt_deploy.engines.tensorrt.obtain import Obtained
+    from fmmt_deploy.errors import PrecisionError
     from fmmt_deploy.parity.consistency_report import ConsistencyReport
     from fmmt_deploy.types import GraphName
 
@@ -27,6 +28,7 @@ __all__ = ["build"]
 
 
 def build(
+    context: typer.Context,
     bundle: BundlePath,
     engine: Annotated[Literal["trt", "trt-rtx"], typer.Option("--engine", help="TensorRT, or TensorRT-RTX.")],
     precision: PrecisionText = "fp32",
@@ -50,6 +52,7 @@ def build(
     cache: EngineCache = None,
     force: Force = False,
     dry_run: DryRun = False,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,14 +63,17 @@ def build(
     from fmmt_deploy.bundle.precisions import precisions_from_option
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.calibration.requirements import requirement_from_option
+    from fmmt_deploy.cli.recording import Recording, engine_subjects, file_input, graph_subjects
     from fmmt_deploy.engines.tensorrt.cache import engine_folder
     from fmmt_deploy.engines.tensorrt.flavour import import_flavour
     from fmmt_deploy.engines.tensorrt.gpu import current_gpu
     from fmmt_deploy.engines.tensorrt.obtain import engine_key
     from fmmt_deploy.engines.tensorrt.options import BuildOptions
     from fmmt_deploy.engines.tensorrt.profiles import default_profiles, read_profiles
+    from fmmt_deploy.errors import ParityError
 
     shown = Output("build", as_json, quiet)
+    recording = Recording(context, shown, bundle, wanted=not (dry_run or no_receipt))
     requirements = [requirement_from_option(text) for text in require or []]
     import_flavour(engine)
     opened = Bundle.open(bundle)
@@ -82,9 +88,22 @@ def build(
         _show_plan(shown, opened, keys, folder, profiles.source, force)
         return
     obtained = [_obtained(shown, opened, key, folder, force) for key in keys]
-    _check_realised(obtained, requirements)
-    report = None if gpu is None else _tried(shown, opened, obtained)
-    _show(shown, obtained, folder, gpu, report)
+    missed = _missed(obtained, requirements)
+    report = None if gpu is None or missed else _tried(shown, opened, obtained)
+    failed = missed is not None or (report is not None and not report.passed)
+    document = _document(obtained, folder, gpu, report)
+    recording.write(
+        opened,
+        document,
+        verdict="failed" if failed else "" if report is None else "passed",
+        exit_code=missed.exit_code if missed else ParityError.exit_code if failed else 0,
+        subjects=graph_subjects(opened, precisions),
+        inputs=file_input(profile, "profile"),
+        outputs=engine_subjects(opened, [each.file for each in obtained]),
+    )
+    if missed is not None:
+        raise missed
+    _show(shown, {**document, "receipt": recording.path}, obtained, folder, report)
     if report is not None:
         report.raise_unless_passed()
 
@@ -113,15 +132,20 @@ def _check_requirements(bundle: Bundle, keys: Sequence[EngineKey], requirements:
             check_requirement(requirement, shares, f"{key.graph} {key.precision}")
 
 
-def _check_realised(obtained: Sequence[Obtained], requirements: Sequence[Requirement]) -> None:
+def _missed(obtained: Sequence[Obtained], requirements: Sequence[Requirement]) -> PrecisionError | None:
     """Afterwards: what the engines' own layers tell, where they do; a product they don't tell of counts as missing."""
     from fmmt_deploy.calibration.requirements import check_requirement
+    from fmmt_deploy.errors import PrecisionError
 
     for requirement in requirements:
         for about in (each.file.about for each in obtained):
             if about.realised is not None and about.key.precision == requirement.precision:
                 what = f"the engine of {about.key.graph} {about.key.precision}"
-                check_requirement(requirement, about.realised.flops_share, what)
+                try:
+                    check_requirement(requirement, about.realised.flops_share, what)
+                except PrecisionError as error:  # not yet: what was built is there, and gets its receipt
+                    return error
+    return None
 
 
 def _obtained(shown: Output, bundle: Bundle, key: EngineKey, folder: Path, force: bool) -> Obtained:
@@ -145,28 +169,41 @@ def _tried(shown: Output, bundle: Bundle, obtained: Sequence[Obtained]) -> Consi
     return try_engine_files(bundle, {each.file.about.key.graph: each.file for each in obtained}, open_device())
 
 
+def _document(
+    obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None, report: ConsistencyReport | None
+) -> dict[str, object]:
+    engines = [
+        {
+            "graph": each.file.about.key.graph,
+            "precision": each.file.about.key.precision,
+            "path": each.file.path,
+            "built": each.plan is not None,
+            "size_bytes": each.file.plan_bytes,
+            "seconds": each.file.about.build_seconds,
+            "flops_share": each.file.about.flops_share,
+            "realised": each.file.about.realised,
+            "key": each.file.about.key,
+            "layers": None if each.plan is None else each.plan.network.layers,
+            "warnings": () if each.plan is None else each.plan.warnings,
+            "instead_of": each.instead_of,
+        }
+        for each in obtained
+    ]
+    key = obtained[0].file.about.key
+    document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
+    return document | {"engines": engines, "self_consistency": None if report is None else report.to_json()}
+
+
 def _show(
-    shown: Output, obtained: Sequence[Obtained], folder: Path, gpu: Gpu | None, report: ConsistencyReport | None
+    shown: Output,
+    document: Mapping[str, object],
+    obtained: Sequence[Obtained],
+    folder: Path,
+    report: ConsistencyReport | None,
 ) -> None:
-    engines, rows = [], []
+    rows = []
     for each in obtained:
         about = each.file.about
-        engines.append(
-            {
-                "graph": about.key.graph,
-                "precision": about.key.precision,
-                "path": each.file.path,
-                "built": each.plan is not None,
-                "size_bytes": each.file.plan_bytes,
-                "seconds": about.build_seconds,
-                "flops_share": about.flops_share,
-                "realised": about.realised,
-                "key": about.key,
-                "layers": None if each.plan is None else each.plan.network.layers,
-                "warnings": () if each.plan is None else each.plan.warnings,
-                "instead_of": each.instead_of,
-            }
-        )
         told = about.realised
         rows.append(
             (
@@ -182,10 +219,7 @@ def _show(
         )
     heads = ("graph", "precision", "file", "size", "seconds", "", "FLOPs by type", "attention fused")
     keys = [each.file.about.key for each in obtained]
-    key = keys[0]
-    document = {"dry_run": False, "folder": folder, "flavour": key.flavour, "version": key.version, "gpu": gpu}
-    title = f"engines in {folder}, by {key.flavour} {key.version}, for {_targets(keys)}"
-    document |= {"engines": engines, "self_consistency": None if report is None else report.to_json()}
+    title = f"engines in {folder}, by {keys[0].flavour} {keys[0].version}, for {_targets(keys)}"
     tried = "self-consistency not run: no GPU is here, and nothing uses engines before they passed `fmmt parity --self`"
     shown.result(document, Table(title, heads, rows), tried if report is None else report.summary())
 

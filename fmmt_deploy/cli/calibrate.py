@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,11 +16,15 @@ from fmmt_deploy.cli.options import (
     FacesDir,
     Force,
     JsonOutput,
+    NoReceipt,
     Quiet,
     SplitName,
     Threads,
 )
 from fmmt_deploy.cli.output import Output
+
+if typing.TYPE_CHECKING:
+    from fmmt_deploy.types import GraphName
 
 __all__ = ["calibrate"]
 
@@ -27,6 +33,7 @@ Method = Literal["best", "max", "percentile", "entropy", "mse"]
 
 
 def calibrate(
+    context: typer.Context,
     bundle: BundlePath,
     data: DataPath,
     precision: Annotated[
@@ -113,6 +120,7 @@ def calibrate(
     threads: Threads = 0,
     force: Force = False,
     dry_run: DryRun = False,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -126,18 +134,22 @@ def calibrate(
     from fmmt_deploy.calibration.planning import plan_calibrated
     from fmmt_deploy.cli.calibrate_auto import Auto
     from fmmt_deploy.cli.calibrate_options import Options
-    from fmmt_deploy.cli.calibrating import Source, document, parts, write_planned
+    from fmmt_deploy.cli.calibrating import Source, document, made_files, parts, write_planned
+    from fmmt_deploy.cli.recording import Recording, data_input, file_input, graph_subjects
     from fmmt_deploy.cli.sessions import Session
 
     options = Options(precision, recipe, tuple(keep_back or ()), method, percentile, smooth, dialogues, seed)
     options.check(auto, device=device, max_f1_drop=max_f1_drop, judge_split=judge_split, write_recipe=write_recipe)
     options.check_values(split, judge_split, min_sqnr)
     shown = Output("calibrate", as_json, quiet)
+    recording = Recording(context, shown, out or bundle, wanted=not (dry_run or no_receipt), making=True)
     session = Session(shown, bundle, threads)
     if out is not None:
         check_replaceable(out, force, bundle)
     may_replace = force or out is not None or dry_run
     settings = options.settings(session.architecture)
+    if recipe is not None:
+        recording.from_recipe(recipe, asdict(settings))
     searching = None
     if auto:
         searching = Auto(session, shown, device or "gpu", max_f1_drop, write_recipe, may_replace, force, out)
@@ -158,16 +170,38 @@ def calibrate(
         wanted, keep = searching.run(source, data, split, judge_split, faces_dir, test_data, leave_out_test)
     calibrator = source.calibrator(list(wanted))
     planned = plan_calibrated(session.bundle, wanted, calibrator, settings, keep)
-    path, sqnr = session.bundle.path if out is None else out, None
+    path, sqnr = session.bundle.path if out is None else out, dict[GraphName, dict[str, float]]()
+
+    def told(path: Path) -> dict[str, object]:
+        found = None if searching is None else searching.found_document()
+        return {"dry_run": dry_run, "path": path, "auto": found, **document(planned, source, sqnr)}
+
     if planned and not dry_run:
-        status = shown.status
-        written, sqnr = write_planned(session, source, planned, out=out, force=force, least_db=min_sqnr, status=status)
-        path = written.path
+        finish = recording.into_new(
+            lambda made: told(made.path),
+            made=made_files(planned),
+            subjects=graph_subjects(session.bundle, dict.fromkeys(wanted, "fp32")),
+            inputs=data_input(source.data.dataset, split)
+            | data_input(None if searching is None else searching.dataset, judge_split or "val", "judged on")
+            | file_input(recipe, "recipe"),
+            seeds={"dialogues": [settings.seed]},
+        )
+        path = write_planned(
+            session,
+            source,
+            planned,
+            sqnr,
+            out=out,
+            force=force,
+            least_db=min_sqnr,
+            finish=finish,
+            status=shown.status,
+        ).path
     calibrator.finish()
     title = f"{'would write' if dry_run else 'wrote'} {path}" if planned else "nothing to write"
-    found, shown_first = (None, []) if searching is None else searching.results(dry_run)
+    shown_first = [] if searching is None else searching.results(dry_run)
     shown.result(
-        {"dry_run": dry_run, "path": path, "auto": found, **document(planned, source, sqnr or {})},
+        {**told(path), "receipt": recording.path},
         *shown_first,
-        *parts(planned, source, sqnr or {}, title),
+        *parts(planned, source, sqnr, title),
     )

@@ -132,8 +132,20 @@ class Auto:
         }
         return wanted, {graph: choice.keep for graph, choice in self._found.choices.items()}
 
-    def results(self, dry_run: bool) -> tuple[dict[str, object], list[Table | str]]:
-        """Writes the recipe, and says what was found; once all graphs are written.
+    @property
+    def dataset(self) -> DataSet | None:
+        """What was judged on, once it has run."""
+        return self._dataset
+
+    def found_document(self) -> dict[str, object]:
+        """What was found, for programs."""
+        assert self._found_recipe is not None
+        recipe = self._found_recipe
+        document = {"recipe": self._recipe, "precision": recipe.precision, "keep": recipe.keep}
+        return {**document, "evidence": recipe.evidence}
+
+    def results(self, dry_run: bool) -> list[Table | str]:
+        """Writes the recipe, and says what was found, for people; once all graphs are written.
 
         Raises:
             EnvironmentProblem: The recipe can't be written.
@@ -151,8 +163,7 @@ class Auto:
                 temporary.replace(self._target)
         self._progress_file.unlink(missing_ok=True)
         ending = f"{'would write' if dry_run else 'wrote'} the recipe {self._recipe}"
-        document = {"recipe": self._recipe, "precision": recipe.precision, "keep": recipe.keep}
-        return {**document, "evidence": recipe.evidence}, [*found_parts(self._found, self._dataset.source), ending]
+        return [*found_parts(self._found, self._dataset.source), ending]
 
     def _searched(self, source: Source, dataset: DataSet) -> Found:
         session, shown = self._session, self._shown

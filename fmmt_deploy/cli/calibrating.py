@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.products import constant_bytes, flops_share, products_of
-from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.store import Bundle, Finish
 from fmmt_deploy.calibration.audit import receipt, receipt_file
 from fmmt_deploy.calibration.calibrator import Calibrator
 from fmmt_deploy.calibration.cast import cast_bundle, typed_files
@@ -27,7 +27,7 @@ from fmmt_deploy.parity.run import cases_from_dataset
 from fmmt_deploy.pipeline.noise import no_noise
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Source", "document", "parts", "write_planned"]
+__all__ = ["Source", "document", "made_files", "parts", "write_planned"]
 
 Sqnr = Mapping[GraphName, Mapping[str, float]]
 
@@ -129,13 +129,26 @@ def write_planned(
     session: Session,
     source: Source,
     planned: Sequence[Planned],
+    sqnr: MutableMapping[GraphName, dict[str, float]],
     *,
     out: Path | None,
     force: bool,
     least_db: float,
+    finish: Finish,
     status: Callable[[str], None],
-) -> tuple[Bundle, Sqnr]:
+) -> Bundle:
     """Writes graphs, each held against float32 on some of the data; with their receipts.
+
+    Args:
+        session: The bundle.
+        source: The data.
+        planned: The graphs.
+        sqnr: Gets what each graph's own answers have, in dB.
+        out: See `cast_bundle`, as for the others.
+        force: Whether to replace a bundle there.
+        least_db: A graph with less is refused.
+        finish: See `BundleWriter.commit`.
+        status: Told what is going on.
 
     Raises:
         ParityError: A graph answers with too much noise.
@@ -143,7 +156,6 @@ def write_planned(
     status("float32 answers on some of the data")
     graphs = [each.draft.graph for each in planned]
     examples = examples_from_cases(session.bundle, graphs, source.cases(), session.threads)
-    sqnr: dict[GraphName, dict[str, float]] = {}
 
     def accept(graph: GraphName, path: Path, precision: Precision) -> None:
         engine = engine_from_onnx(graph, path, session.threads)
@@ -161,8 +173,18 @@ def write_planned(
         }
 
     drafts = [each.draft for each in planned]
-    written = cast_bundle(session.bundle, drafts, accept=accept, out=out, force=force, receipts=receipts, status=status)
-    return written, sqnr
+    return cast_bundle(
+        session.bundle, drafts, accept=accept, out=out, force=force, receipts=receipts, finish=finish, status=status
+    )
+
+
+def made_files(planned: Iterable[Planned]) -> list[str]:
+    """Everything that `write_planned` writes, by path in the bundle."""
+    found: list[str] = []
+    for graph, precision, audit in ((p.draft.graph, p.draft.precision, p.audit) for p in planned):
+        found += typed_files(graph, precision)
+        found += [] if audit is None else [receipt_file(graph, precision)]
+    return found
 
 
 def document(planned: Iterable[Planned], source: Source, sqnr: Sqnr) -> dict[str, object]:

@@ -16,6 +16,7 @@ from fmmt_deploy.cli.options import (
     Force,
     JsonOutput,
     Limit,
+    NoReceipt,
     Quiet,
     Split,
     Threads,
@@ -30,7 +31,7 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.calibration.observing import Inputs
     from fmmt_deploy.calibration.ranges import TensorRange
     from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.types import GraphName
+    from fmmt_deploy.types import DataSet, GraphName
 
     Ranges = Mapping[GraphName, Sequence[TensorRange]]
 
@@ -41,6 +42,7 @@ WORST = 3
 
 
 def cast(
+    context: typer.Context,
     bundle: BundlePath,
     precision: Annotated[
         str,
@@ -71,6 +73,7 @@ def cast(
     threads: Threads = 0,
     force: Force = False,
     dry_run: DryRun = False,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,9 +83,10 @@ def cast(
     """
     from fmmt_deploy.bundle.replacing import check_replaceable
     from fmmt_deploy.bundle.selftest import self_test_of
-    from fmmt_deploy.calibration.cast import audit_ranges, cast_bundle, check_castable, plan_casts
+    from fmmt_deploy.calibration.cast import audit_ranges, cast_bundle, check_castable, plan_casts, typed_files
     from fmmt_deploy.calibration.ranges import check_ranges
     from fmmt_deploy.calibration.requirements import requirement_from_option
+    from fmmt_deploy.cli.recording import Recording, data_input, graph_subjects
     from fmmt_deploy.cli.sessions import Session, check_needs_data
     from fmmt_deploy.engines.emulated.load import engine_from_onnx
     from fmmt_deploy.parity.run import accept_graph
@@ -94,6 +98,7 @@ def cast(
 
     check_needs_data(data, limit=limit, faces_dir=faces_dir)
     shown = Output("cast", as_json, quiet)
+    recording = Recording(context, shown, out or bundle, wanted=not (dry_run or no_receipt), making=True)
     requirement = None if require is None else requirement_from_option(require)
     session = Session(shown, bundle, threads, precision=precision)
     if out is not None:
@@ -102,36 +107,43 @@ def cast(
     stages = self_test_of(session.bundle)
     planned = plan_casts(session.bundle, wanted, keep or (), requirement)
     shown.status("auditing ranges, on float32 graphs")
-    cases = _cases(session, shown, stages, data, split, faces_dir, limit)
+    dataset = None if data is None else session.dataset(data, split, faces_dir, limit)
+    cases = _cases(session, shown, stages, dataset)
     ranges = audit_ranges(session.bundle, planned, cases, session.threads)
     for typed in planned:
         check_ranges(ranges[typed.graph], f"{typed.graph} in {typed.precision}")
+    audited = "self-test" if data is None else f"{data} ({split})"
+
+    def document(path: Path) -> dict[str, object]:
+        return {"dry_run": dry_run, "path": path, "data": audited, **_document(planned, ranges)}
+
     path = session.bundle.path if out is None else out
     if not dry_run:
-        written = cast_bundle(session.bundle, planned, accept=accept, out=out, force=force, status=shown.status)
-        path = written.path
-    audited = "self-test" if data is None else f"{data} ({split})"
-    document = {"dry_run": dry_run, "path": path, "data": audited, **_document(planned, ranges)}
-    shown.result(document, *_parts(planned, ranges, path, audited, dry_run))
+        finish = recording.into_new(
+            lambda made: document(made.path),
+            made=[name for typed in planned for name in typed_files(typed.graph, typed.precision)],
+            subjects=graph_subjects(session.bundle, dict.fromkeys(wanted, "fp32")),
+            inputs=data_input(dataset, split),
+        )
+        path = cast_bundle(
+            session.bundle, planned, accept=accept, out=out, force=force, finish=finish, status=shown.status
+        ).path
+    shown.result({**document(path), "receipt": recording.path}, *_parts(planned, ranges, path, audited, dry_run))
 
 
 def _cases(
     session: Session,
     shown: Output,
     stages: Mapping[GraphName, Stage],
-    data: Path | None,
-    split: str,
-    faces_dir: Path | None,
-    limit: int | None,
+    dataset: DataSet | None,
 ) -> Iterator[Mapping[GraphName, Inputs]]:
     """For each batch the inputs of every graph, without those that other graphs compute."""
     from fmmt_deploy.engines.protocol import Engines
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test
 
-    if data is None:
+    if dataset is None:
         yield from (case.by_graph() for case in cases_from_self_test(stages))
         return
-    dataset = session.dataset(data, split, faces_dir, limit)
     pipeline = session.pipeline(Engines("emulated", {}))  # it prepares inputs, and runs nothing
     with shown.progress("auditing", len(dataset.order)) as advance:
         for case in cases_from_dataset(pipeline, dataset, session.noise("none", 0, dataset)):

@@ -8,17 +8,23 @@ from typing import Annotated
 
 import typer
 
-from fmmt_deploy.cli.options import DryRun, Force, JsonOutput, Quiet, Threads
+from fmmt_deploy.cli.options import DryRun, Force, JsonOutput, NoReceipt, Quiet, Threads
 from fmmt_deploy.cli.output import Output, Table, readable_bytes
 
 if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fmmt_deploy.bundle.selftest import Stage
+    from fmmt_deploy.bundle.store import Bundle
+    from fmmt_deploy.export.source import Source
+    from fmmt_deploy.receipts.record import Hashed
     from fmmt_deploy.types import GraphName
 
 __all__ = ["export"]
 
 
 def export(
+    context: typer.Context,
     ckpt: Annotated[
         Path, typer.Option("--ckpt", metavar="PATH", help="A checkpoint (.pt, .safetensors), or a folder of them.")
     ],
@@ -39,6 +45,7 @@ def export(
     threads: Threads = 0,
     force: Force = False,
     dry_run: DryRun = False,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -48,6 +55,7 @@ def export(
     my-bundle
     """
     from fmmt_deploy.bundle.replacing import check_replaceable
+    from fmmt_deploy.cli.recording import Recording
     from fmmt_deploy.engines.load import default_threads
     from fmmt_deploy.engines.ort.load import engine_from_onnx, import_onnxruntime
     from fmmt_deploy.export.export import export_bundle, planned_files
@@ -60,6 +68,7 @@ def export(
         engine.close()
 
     shown = Output("export", as_json, quiet)
+    recording = Recording(context, shown, out, wanted=not (dry_run or no_receipt), making=True)
     check_replaceable(out, force)
     import_onnxruntime()
     shown.status(f"reading {ckpt}" + (f" and {swin_ckpt}" if swin_ckpt else ""))
@@ -67,13 +76,34 @@ def export(
     settings = {"tau": source.model.tau, "threshold": source.model.threshold}
     if dry_run:
         files = planned_files(source.model.architecture)
-        document = {"dry_run": True, "path": out, "files": files, **settings}
-        shown.result(document, Table(f"would write {out}", ("file",), [(name,) for name in files]))
+        planned = {"dry_run": True, "path": out, "files": files, **settings}
+        shown.result(planned, Table(f"would write {out}", ("file",), [(name,) for name in files]))
         return
-    bundle = export_bundle(source, out, accept=accept, force=force, status=shown.status)
-    size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+
+    def document(bundle: Bundle) -> dict[str, object]:
+        graphs = bundle.manifest.graphs
+        return {"dry_run": False, "path": bundle.path, "size_bytes": _size(bundle), "graphs": graphs, **settings}
+
+    finish = recording.into_new(document, inputs=_inputs(source, ckpt))
+    bundle = export_bundle(source, out, accept=accept, force=force, finish=finish, status=shown.status)
     rows = [(graph, files["fp32"], "accepted") for graph, files in bundle.manifest.graphs.items()]
     shown.result(
-        {"dry_run": False, "path": bundle.path, "size_bytes": size, "graphs": bundle.manifest.graphs, **settings},
-        Table(f"wrote {bundle.path}, {readable_bytes(size)}", ("graph", "file", "against PyTorch"), rows),
+        {**document(bundle), "receipt": recording.path},
+        Table(f"wrote {bundle.path}, {readable_bytes(_size(bundle))}", ("graph", "file", "against PyTorch"), rows),
     )
+
+
+def _size(bundle: Bundle) -> int:
+    return sum(entry.size_bytes for entry in bundle.manifest.files.values())
+
+
+def _inputs(source: Source, ckpt: Path) -> Mapping[str, Hashed]:
+    """Every file of the checkpoint; of a training's folder also what tells how it went."""
+    from fmmt_deploy.bundle.integrity import hash_file
+    from fmmt_deploy.receipts.record import Hashed
+    from fmmt_deploy.training.card import CARD
+    from fmmt_deploy.training.folder import EVALUATION, SETTINGS
+
+    found = {name: Hashed(digest, "checkpoint") for name, digest in source.sha256.items()}
+    told = [ckpt / name for name in (SETTINGS, CARD, EVALUATION)]
+    return found | {path.name: Hashed(hash_file(path), "of its training") for path in told if path.is_file()}

@@ -17,6 +17,7 @@ from fmmt_deploy.cli.options import (
     JsonOutput,
     Limit,
     Noise,
+    NoReceipt,
     PrecisionText,
     Quiet,
     Seed,
@@ -27,6 +28,7 @@ from fmmt_deploy.cli.output import Output, Table
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.cli.options import EngineKind
+    from fmmt_deploy.cli.recording import Recording
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.engines.protocol import Engines
 
@@ -34,6 +36,7 @@ __all__ = ["parity"]
 
 
 def parity(
+    context: typer.Context,
     bundle: BundlePath,
     engine: Engine = "ort",
     precision: PrecisionText = "fp32",
@@ -61,6 +64,7 @@ def parity(
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     threads: Threads = 0,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -71,8 +75,9 @@ def parity(
     Example: fmmt parity -b my-bundle --engine ort
     """
     from fmmt_deploy.bundle.selftest import self_test_of
+    from fmmt_deploy.cli.recording import Recording, data_input, file_input, subjects_of
     from fmmt_deploy.cli.sessions import Session, check_needs_data
-    from fmmt_deploy.errors import UsageError
+    from fmmt_deploy.errors import ParityError, UsageError
     from fmmt_deploy.parity.run import cases_from_dataset, cases_from_self_test, recorded_engines
     from fmmt_deploy.parity.run import parity as compare
 
@@ -87,25 +92,39 @@ def parity(
         )
     check_needs_data(data, limit=limit, faces_dir=faces_dir, noise=None if noise == "none" else noise)
     shown = Output("parity", as_json, quiet)
+    recording = Recording(context, shown, bundle, wanted=not no_receipt)
     session = Session(shown, bundle, threads, batch_size, precision, cache)
     stages = self_test_of(session.bundle)
     if against_itself:
-        _against_itself(shown, session, engine)
+        _against_itself(shown, session, engine, recording)
         return
+    dataset = None if data is None else session.dataset(data, split, faces_dir, limit)
     right = recorded_engines(stages) if reference == "recorded" else session.reference(reference or "torch")
     with right, _opened(session, engine) as engines:
-        if data is None:
+        if dataset is None:
             cases = cases_from_self_test(stages)
         else:
-            dataset = session.dataset(data, split, faces_dir, limit)
             cases = cases_from_dataset(session.pipeline(engines), dataset, session.noise(noise, seed, dataset))
         report = compare(session.architecture, right, engines, cases)
-    shown.result({"data": "self-test" if data is None else data, **report.to_json()}, report.table())
+    document = {"data": "self-test" if data is None else data, **report.to_json()}
+    recorded = noise not in ("none", "gumbel")
+    recording.write(
+        session.bundle,
+        document,
+        verdict="passed" if report.passed else "failed",
+        exit_code=0 if report.passed else ParityError.exit_code,
+        subjects=subjects_of(session.bundle, engine, session.precisions, cache),
+        inputs=data_input(dataset, split) | file_input(Path(noise) if recorded else None, "noise"),
+        seeds={"noise": [seed]} if noise == "gumbel" else {},
+    )
+    shown.result({**document, "receipt": recording.path}, report.table())
     report.raise_unless_passed()
 
 
-def _against_itself(shown: Output, session: Session, kind: EngineKind) -> None:
+def _against_itself(shown: Output, session: Session, kind: EngineKind, recording: Recording) -> None:
     from fmmt_deploy.bundle.selftest import self_test_of
+    from fmmt_deploy.cli.recording import subjects_of
+    from fmmt_deploy.errors import ParityError
     from fmmt_deploy.parity.consistency import self_consistency
     from fmmt_deploy.parity.consistency_report import COLUMNS
     from fmmt_deploy.parity.trial import try_engines
@@ -115,7 +134,14 @@ def _against_itself(shown: Output, session: Session, kind: EngineKind) -> None:
     else:
         with session.engines(kind) as engines:
             report = self_consistency(session.architecture, engines, self_test_of(session.bundle))
-    shown.result(report.to_json(), Table("", COLUMNS, report.rows()), report.summary())
+    recording.write(
+        session.bundle,
+        report.to_json(),
+        verdict="passed" if report.passed else "failed",
+        exit_code=0 if report.passed else ParityError.exit_code,
+        subjects=subjects_of(session.bundle, kind, session.precisions, session.cache),
+    )
+    shown.result({**report.to_json(), "receipt": recording.path}, Table("", COLUMNS, report.rows()), report.summary())
     report.raise_unless_passed()
 
 

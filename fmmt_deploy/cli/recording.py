@@ -19,15 +19,16 @@ from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.cli.output import Output, plain_values
 from fmmt_deploy.receipts.machine import device_facts, tool_versions
 from fmmt_deploy.receipts.record import Hashed, Receipt, Setting
-from fmmt_deploy.receipts.store import add_receipt, append_receipt, check_appendable
+from fmmt_deploy.receipts.store import ELSEWHERE, add_receipt, append_receipt, check_appendable
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.precisions import Precisions
     from fmmt_deploy.bundle.store import Bundle
     from fmmt_deploy.engines.tensorrt.cache import EngineFile
     from fmmt_deploy.engines.tensorrt.flavour import FlavourName
+    from fmmt_deploy.types import DataSet
 
-__all__ = ["Recording", "engine_subjects", "graph_subjects", "subjects_of"]
+__all__ = ["Recording", "data_input", "engine_subjects", "file_input", "graph_subjects", "subjects_of"]
 
 _NOT_SETTINGS = {"as_json", "quiet", "no_receipt", "dry_run", "install_completion", "show_completion"}
 """They change nothing of what is done."""
@@ -44,23 +45,32 @@ class Recording:
         shown: What the command shows.
         bundle: Where the receipt goes, if the bundle is there already.
         wanted: Whether there is to be one: not with --no-receipt or --dry-run.
+        making: Whether the bundle is made or replaced; then it need not be writable itself.
 
     Raises:
         EnvironmentProblem: It could not be written at the end.
     """
 
-    def __init__(self, context: typer.Context, shown: Output, bundle: Path, wanted: bool) -> None:
+    def __init__(self, context: typer.Context, shown: Output, bundle: Path, wanted: bool, making: bool = False) -> None:
         self._shown, self._wanted, self._began = shown, wanted, monotonic()
         self._settings = _settings(context)
         self._typed = (str(bundle), str(bundle.resolve()))
         self.path: str | None = None
-        if wanted and bundle.exists():
+        if wanted and not making and bundle.exists():
             check_appendable(bundle)
             check_room(bundle, _ROOM_BYTES)
 
-    def set(self, name: str, value: object, source: str) -> None:
-        """A setting that is from somewhere else than the command line, such as a recipe."""
-        self._settings[name] = Setting(plain_values(value), source)
+    def from_recipe(self, recipe: Path, values: Mapping[str, object]) -> None:
+        """Says of the settings that a recipe decides that they are from there, unless the command line overrode them.
+
+        Args:
+            recipe: Its file.
+            values: By the option's name, which may have `_` for `-`.
+        """
+        for name, value in ((name.replace("_", "-"), value) for name, value in values.items()):
+            given = self._settings.get(name)
+            if given is None or given.source == "default":
+                self._settings[name] = Setting(plain_values(value), f"recipe {recipe.name}")
 
     def write(
         self,
@@ -137,7 +147,7 @@ class Recording:
     ) -> Receipt:
         from fmmt_deploy.doctor import nvidia_gpus
 
-        result = {"schema": self._shown.schema, **{name: value for name, value in document.items() if name != "schema"}}
+        result = {"schema": self._shown.schema, **document}
         return Receipt(
             command=self._shown.command,
             seconds=round(monotonic() - self._began, 3),
@@ -196,13 +206,34 @@ def graph_subjects(bundle: Bundle, precisions: Precisions) -> dict[str, str]:
 
 
 def engine_subjects(bundle: Bundle, files: Iterable[EngineFile]) -> dict[str, str]:
-    """Engines by their plans; one that is kept elsewhere is named `cache:` and its file's name."""
+    """Engines by their plans; one that is kept elsewhere is named `cache:` and its file."""
     found = {}
     for file in files:
         inside = file.path.is_relative_to(bundle.path)
-        name = file.path.relative_to(bundle.path).as_posix() if inside else f"cache:{file.path.name}"
+        name = file.path.relative_to(bundle.path).as_posix() if inside else ELSEWHERE + file.path.name
         found[name] = sha256(file.plan).hexdigest()
     return found
+
+
+def data_input(dataset: DataSet | None, split: str, name: str = "data") -> dict[str, Hashed]:
+    """A data set that was read, for `Receipt.inputs`; nothing where there is none.
+
+    Raises:
+        DataError: A face's file can't be read.
+    """
+    from fmmt_deploy.data.fingerprint import fingerprint
+
+    if dataset is None:
+        return {}
+    about = f"{dataset.source}, {split}: {len(dataset.order)} utterances of {len(dataset.dialogues)} dialogues"
+    return {name: Hashed(fingerprint(dataset), about)}
+
+
+def file_input(path: Path | None, about: str) -> dict[str, Hashed]:
+    """A file that was read, for `Receipt.inputs`; nothing where there is none."""
+    from fmmt_deploy.bundle.integrity import hash_file
+
+    return {} if path is None else {path.name: Hashed(hash_file(path), about)}
 
 
 def _settings(context: typer.Context) -> dict[str, Setting]:

@@ -15,6 +15,7 @@ from fmmt_deploy.cli.options import (
     FacesDir,
     JsonOutput,
     Limit,
+    NoReceipt,
     PrecisionText,
     Quiet,
     Split,
@@ -31,12 +32,13 @@ if typing.TYPE_CHECKING:
     from fmmt_deploy.parity.run import Case
     from fmmt_deploy.selection.layers import LayeredGraph
     from fmmt_deploy.selection.triage import Errors, Triage
-    from fmmt_deploy.types import GraphName
+    from fmmt_deploy.types import DataSet, GraphName
 
 __all__ = ["triage"]
 
 
 def triage(
+    context: typer.Context,
     bundle: BundlePath,
     precision: PrecisionText,
     data: Annotated[
@@ -57,6 +59,7 @@ def triage(
         ),
     ] = None,
     threads: Threads = 0,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,6 +71,7 @@ def triage(
     Example: fmmt triage -b my-bundle --precision swin=fp16,plm=fp16
     """
     from fmmt_deploy.bundle.precisions import text_from_precisions
+    from fmmt_deploy.cli.recording import Recording, data_input, graph_subjects
     from fmmt_deploy.cli.sessions import Session, check_needs_data
     from fmmt_deploy.errors import UsageError
     from fmmt_deploy.selection.making import emulated_maker
@@ -81,18 +85,28 @@ def triage(
 
     check_needs_data(data, limit=limit, faces_dir=faces_dir)
     shown = Output("triage", as_json, quiet)
+    recording = Recording(context, shown, bundle, wanted=not no_receipt)
     session = Session(shown, bundle, threads, precision=precision)
     if set(session.precisions.values()) == {"fp32"}:
         raise UsageError("There is nothing to triage: float32 keeps everything.", fix="Name a lower precision.")
     graphs = _layered(session)
-    reference, cases = _reference(session, data, split, faces_dir, limit)
+    dataset = None if data is None else session.dataset(data, split, faces_dir, limit)
+    reference, cases = _reference(session, dataset)
     with reference, _wide(session, reference) as wide:
         maker = emulated_maker(session.bundle, session.threads, calibrated)
         trials = Trials(session.architecture, reference, wide, maker, cases, max_error, shown.status)
         found = find(trials, graphs)
     judged_on = "self-test" if data is None else f"{data} ({split})"
     document = {"precision": text_from_precisions(session.precisions), "data": judged_on, **_document(found)}
-    shown.result(document, *_parts(found, session.bundle, judged_on))
+    recording.write(
+        session.bundle,
+        document,
+        verdict="failed" if found.hopeless else "passed",
+        exit_code=found.hopeless.exit_code if found.hopeless else 0,
+        subjects=graph_subjects(session.bundle, dict.fromkeys(session.precisions, "fp32")),
+        inputs=data_input(dataset, split),
+    )
+    shown.result({**document, "receipt": recording.path}, *_parts(found, session.bundle, judged_on))
     found.raise_if_hopeless()
 
 
@@ -109,18 +123,15 @@ def _layered(session: Session) -> list[LayeredGraph]:
     return graphs
 
 
-def _reference(
-    session: Session, data: Path | None, split: str, faces_dir: Path | None, limit: int | None
-) -> tuple[Engines, Iterable[Case]]:
+def _reference(session: Session, dataset: DataSet | None) -> tuple[Engines, Iterable[Case]]:
     """What is right, and the inputs, which can be gone through again and again."""
     from fmmt_deploy.bundle.selftest import self_test_of
     from fmmt_deploy.parity.run import cases_from_self_test, recorded_engines
     from fmmt_deploy.selection.cases import DataCases
 
-    if data is None:
+    if dataset is None:
         stages = self_test_of(session.bundle)
         return recorded_engines(stages), list(cases_from_self_test(stages))
-    dataset = session.dataset(data, split, faces_dir, limit)
     reference = session.reference("torch")
     return reference, DataCases(session.pipeline(reference), dataset)
 

@@ -19,6 +19,7 @@ from fmmt_deploy.cli.options import (
     FacesDir,
     JsonOutput,
     Limit,
+    NoReceipt,
     Quiet,
     Split,
     Threads,
@@ -32,6 +33,7 @@ __all__ = ["verdict"]
 
 
 def verdict(
+    context: typer.Context,
     bundle: BundlePath,
     data: DataPath,
     split: Split = "val",
@@ -55,6 +57,7 @@ def verdict(
     limit: Limit = None,
     batch_size: BatchSize = 8,
     threads: Threads = 0,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,6 +68,7 @@ def verdict(
 
     Example: fmmt verdict -b my-bundle --data meld-data --split val --plot verdict.svg
     """
+    from fmmt_deploy.cli.recording import Recording, data_input
     from fmmt_deploy.cli.sessions import Session
     from fmmt_deploy.errors import DataError, EnvironmentProblem
     from fmmt_deploy.selection.calibrated import overlap_warnings
@@ -77,6 +81,7 @@ def verdict(
     if plot is not None:
         check_plot(plot)
     shown = Output("verdict", as_json, quiet)
+    recording = Recording(context, shown, bundle, wanted=not no_receipt)
     session = Session(shown, bundle, threads, batch_size, cache=cache)
     dataset = session.dataset(data, split, faces_dir, limit)
     warnings = overlap_warnings(session.bundle, dataset)
@@ -133,7 +138,10 @@ def verdict(
     )
     if plot is not None:
         plot_verdict(found, plot)
-    shown.result({**found.to_json(), "plot": plot}, *_parts(found, plot))
+    document = {**found.to_json(), "plot": plot}
+    listed = {name: entry.sha256 for name, entry in session.bundle.manifest.files.items()}
+    recording.write(session.bundle, document, subjects=listed, inputs=data_input(dataset, split))
+    shown.result({**document, "receipt": recording.path}, *_parts(found, plot))
 
 
 def _parts(found: Verdict, plot: Path | None) -> list[Table | str]:

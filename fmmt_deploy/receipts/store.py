@@ -11,11 +11,13 @@ from pathlib import Path
 
 from fmmt_deploy.bundle.atomic import locked, recover, replaced_file, sync_directory
 from fmmt_deploy.bundle.disk import disk_problems
+from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem
 from fmmt_deploy.receipts.record import DamagedReceiptError, Receipt, bytes_from_receipt, receipt_from_bytes
 
 __all__ = [
+    "ELSEWHERE",
     "FOLDER",
     "Kept",
     "add_receipt",
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 FOLDER = "receipts"
+
+ELSEWHERE = "cache:"
+"""Begins the name of an engine that is not kept in the bundle; no path in a bundle has a colon."""
 
 _NAME = re.compile(r"(\d{4,})-[a-z][a-z-]*\.json")
 _TEMPORARY = re.compile(r"\.\d{4,}-[a-z-]+\.json\.tmp-\d+")
@@ -103,8 +108,8 @@ def append_receipt(bundle: Bundle, receipt: Receipt) -> str:
     target = Path(os.path.realpath(bundle.path))
     with disk_problems(target / FOLDER, 0), locked(target.parent):
         recover(target)
-        for relative in ("manifest.json", *receipt.outputs):
-            if not (target / relative).exists():
+        for relative in (MANIFEST_NAME, *receipt.outputs):
+            if not relative.startswith(ELSEWHERE) and not (target / relative).exists():
                 raise BundleError(
                     f"{relative} is gone: the bundle {bundle.path} was replaced meanwhile.",
                     fix="Run the command again.",

@@ -114,25 +114,32 @@ class Triage:
         """How many it took."""
         return sum(graph.judgements for graph in self.graphs) + (self.together is not None)
 
-    def raise_if_hopeless(self) -> None:
-        """Turns what keeping back does not help against into an error.
-
-        Raises:
-            ParityError: A graph fails with everything kept back, or they fail together only.
-        """
+    @property
+    def hopeless(self) -> ParityError | None:
+        """What keeping back does not help against: a graph that fails in any case, or all together; else None."""
         for found in self.graphs:
             if found.outcome == "not the precision" and found.everything is not None:
                 command = "triage" if found.wide != "fp32" else "parity"
-                raise ParityError(
+                return ParityError(
                     f"{found.graph} fails with everything kept back, too, so {found.precision} is not the cause: "
                     f"{found.everything.problems[0]}.",
                     fix=f"Look at what was kept back: `fmmt {command}` with --precision {found.graph}={found.wide}.",
                 )
         if self.together is not None and not self.together.holds:
-            raise ParityError(
+            return ParityError(
                 f"Each graph holds by itself, but together they don't: {self.together.problems[0]}.",
                 fix="Give one of them a wider precision; `fmmt calibrate --auto` finds out which.",
             )
+        return None
+
+    def raise_if_hopeless(self) -> None:
+        """Raises `hopeless`, if there is something.
+
+        Raises:
+            ParityError: Likewise.
+        """
+        if self.hopeless is not None:
+            raise self.hopeless
 
 
 class Trials:
