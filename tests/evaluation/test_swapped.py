@@ -10,6 +10,7 @@ import pytest
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.engines.tensorrt.profiles import Profiles, Range, default_profiles
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
 from fmmt_deploy.pipeline.noise import gumbel_noise
@@ -86,10 +87,16 @@ def test_swin_and_plm_run_once_a_side(tiny_bundle: Bundles, talks: DataSet) -> N
 
 
 def test_what_is_on_a_device_is_handed_over(tiny_bundle: Bundles, talks: DataSet) -> None:
-    """The engine pads texts to 32 tokens and keeps its outputs; the mixtures answer as both do, which is alike."""
+    """The engine keeps its outputs, and takes texts padded to 32 tokens only; all mixtures answer alike."""
     bundle = tiny_bundle("roberta")
-    device = SimulatedDevice(1)
-    with open_engines(bundle, "ort", threads=1) as reference, simulated_engines(bundle, device=device) as engines:
+    device, tokens = SimulatedDevice(1), {"tokens": Range(32, 128, 512)}
+    default = default_profiles(bundle.manifest.architecture)
+    padded = {g: tuple({**p, **(tokens if "tokens" in p else {})} for p in default.of(g)) for g in GRAPHS}
+    profiles = Profiles("texts of 32 tokens and more", padded)
+    with (
+        open_engines(bundle, "ort", threads=1) as reference,
+        simulated_engines(bundle, device=device, profiles=profiles) as engines,
+    ):
         assert engines.token_multiple == 32
         runs = swapped_runs(bundle, reference, engines, talks, noise=NOISE)
         same(runs.answers[0], Pipeline(bundle, reference).in_order(talks, NOISE))
