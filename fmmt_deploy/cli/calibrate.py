@@ -170,7 +170,8 @@ def calibrate(
         wanted, keep = searching.run(source, data, split, judge_split, faces_dir, test_data, leave_out_test)
     calibrator = source.calibrator(list(wanted))
     planned = plan_calibrated(session.bundle, wanted, calibrator, settings, keep)
-    path, sqnr = session.bundle.path if out is None else out, dict[GraphName, dict[str, float]]()
+    path = session.bundle.path if out is None else out
+    sqnr: dict[GraphName, dict[str, float]] = {}
 
     def told(path: Path) -> dict[str, object]:
         found = None if searching is None else searching.found_document()
