@@ -16,12 +16,12 @@ from pathlib import Path
 
 from fmmt_deploy.bundle.external_data import external_data_locations
 from fmmt_deploy.bundle.manifest import Precision
+from fmmt_deploy.bundle.sealed import BrokenSealError, read_document, read_sealed, write_sealed
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName, title
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profile
 from fmmt_deploy.engines.tensorrt.realised import Realised
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_document, read_sealed, write_sealed
 from fmmt_deploy.engines.tensorrt.target import Target
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json
 from fmmt_deploy.types import GraphName

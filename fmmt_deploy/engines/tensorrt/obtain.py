@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.products import flops_share
+from fmmt_deploy.bundle.sealed import only_builder
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.tensorrt.build import Plan, Progress, plan_from_onnx
 from fmmt_deploy.engines.tensorrt.cache import (
@@ -25,7 +26,6 @@ from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Profiles
 from fmmt_deploy.engines.tensorrt.realised import Realised, inspected, layers_from_inspector, realised_from_layers
-from fmmt_deploy.engines.tensorrt.sealed import only_builder
 from fmmt_deploy.engines.tensorrt.target import target_of
 from fmmt_deploy.engines.tensorrt.timing import read_timings, write_timings
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, PrecisionError

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_sealed, write_sealed
+from fmmt_deploy.bundle.sealed import BrokenSealError, read_sealed, write_sealed
 from fmmt_deploy.errors import EnvironmentProblem
 
 __all__ = ["RuntimeCache", "runtime_cache_path"]

@@ -10,8 +10,8 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from fmmt_deploy.bundle.sealed import BrokenSealError, read_sealed, write_sealed
 from fmmt_deploy.engines.tensorrt.cache import EngineKey
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_sealed, write_sealed
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
 

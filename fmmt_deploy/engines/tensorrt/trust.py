@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, read_document, write_sealed
+from fmmt_deploy.bundle.sealed import BrokenSealError, read_document, write_sealed
 from fmmt_deploy.errors import ArtefactError
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json
 

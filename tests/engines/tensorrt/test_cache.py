@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fmmt_deploy.bundle.sealed import write_sealed
 from fmmt_deploy.engines.tensorrt.cache import (
     SCHEMA,
     EngineAbout,
@@ -24,7 +25,6 @@ from fmmt_deploy.engines.tensorrt.cache import (
 from fmmt_deploy.engines.tensorrt.gpu import Gpu
 from fmmt_deploy.engines.tensorrt.options import BuildOptions
 from fmmt_deploy.engines.tensorrt.profiles import Range
-from fmmt_deploy.engines.tensorrt.sealed import write_sealed
 from fmmt_deploy.engines.tensorrt.target import PORTABLE, PORTABLE_FP8, Target, check_has_fp8, target_of
 from fmmt_deploy.errors import EnvironmentProblem, PrecisionError
 from tests.cli.running import REPOSITORY

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, write_sealed
+from fmmt_deploy.bundle.sealed import BrokenSealError, write_sealed
 from fmmt_deploy.engines.tensorrt.trust import Verdict, check_trusted, read_verdict, verdict_path, write_verdict
 from fmmt_deploy.errors import ArtefactError
 

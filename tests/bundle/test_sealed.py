@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fmmt_deploy.bundle.sealed import BrokenSealError, only_builder, read_sealed, write_sealed
 from fmmt_deploy.engines.tensorrt.cache import (
     EngineFile,
     engine_path,
     find_engine,
 )
-from fmmt_deploy.engines.tensorrt.sealed import BrokenSealError, only_builder, read_sealed, write_sealed
 from fmmt_deploy.errors import EnvironmentProblem
 from tests.cli.running import REPOSITORY
 from tests.engines.tensorrt.engine_files import KEY, written
@@ -33,7 +33,7 @@ def counted(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
-from fmmt_deploy.engines.tensorrt import sealed
+from fmmt_deploy.bundle import sealed
 sealed._write_all = counted(sealed._write_all)
 for name in ("open", "rename", "replace", "mkdir", "fsync", "unlink"):
     setattr(os, name, counted(getattr(os, name)))
@@ -69,7 +69,7 @@ def test_a_living_writer_s_file_is_left_alone(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from fmmt_deploy.engines.tensorrt.sealed import _temporary
+from fmmt_deploy.bundle.sealed import _temporary
 with _temporary(Path(sys.argv[1])) as (file, commit):
     print("writing", flush=True)
     time.sleep(60)
@@ -111,7 +111,7 @@ def test_a_second_builder_waits(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from fmmt_deploy.engines.tensorrt.sealed import only_builder
+from fmmt_deploy.bundle.sealed import only_builder
 with only_builder(Path(sys.argv[1])):
     print("building", flush=True)
     time.sleep(0.5)
@@ -133,7 +133,7 @@ def test_many_builders_of_one_file(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from fmmt_deploy.engines.tensorrt.sealed import only_builder
+from fmmt_deploy.bundle.sealed import only_builder
 path = Path(sys.argv[1])
 alone = path.with_name("alone")
 for _ in range(50):
