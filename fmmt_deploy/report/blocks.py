@@ -70,7 +70,8 @@ class Table:
     """A table.
 
     Attributes:
-        columns: Heads; `>` before one of numbers, `#` before one of hashes, `~` before one of long texts.
+        columns: Heads; `>` before one of numbers, `#` before one of hashes, `~` before one of long texts,
+            `!` before one that is not broken.
         rows: Cells, as many as heads; the first is the row's name.
         caption: Above it.
         folded: What is clicked to see it, where few need it; on paper it is always seen.
@@ -87,7 +88,7 @@ class Table:
     @property
     def heads(self) -> tuple[tuple[str, str], ...]:
         """Name and class of each column."""
-        classes = {">": "n", "#": "hash", "~": "long"}
+        classes = {">": "n", "#": "hash", "~": "long", "!": "fix"}
         return tuple((c.lstrip("".join(classes)), classes.get(c[:1], "")) for c in self.columns)
 
 
@@ -102,10 +103,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Charts:
-    """Charts side by side, where there is room."""
+    """Charts side by side, where there is room, with a table of their figures as the last."""
 
     kind: ClassVar = "charts"
     figures: tuple[Figure, ...]
+    beside: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from math import floor, log10
 
-__all__ = ["NONE", "bytes_text", "counted", "ms", "number", "percent", "points", "short", "signed", "signed_points"]
+__all__ = [
+    "NONE",
+    "bytes_text",
+    "counted",
+    "error",
+    "exponential",
+    "ms",
+    "number",
+    "percent",
+    "points",
+    "short",
+    "signed",
+    "signed_points",
+    "tick",
+]
 
 NONE = "–"
 
@@ -56,24 +70,37 @@ def short(value: float | None) -> str:
     exponent = floor(log10(abs(value)))
     if not -4 < exponent < 6:
         return exponential(value)
-    return f"{value:,.{max(0, 2 - exponent)}f}".replace(",", " ").replace("-", "−")
+    return f"{value:,.{max(0, 2 - exponent)}f}".replace("-", "−")
 
 
-def exponential(value: float) -> str:
-    """Two digits and a power of ten: `4.5×10⁻⁷`, `10⁻³`."""
+def error(value: float | None) -> str:
+    """Two digits and a power of ten, so that sizes can be told in a column: `4.5×10⁻⁷`, `1.0×10⁻³`, `0`."""
+    if value is None:
+        return NONE
+    return exponential(value, always=True) if value else "0"
+
+
+def tick(value: float) -> str:
+    """A round value at an axis: `0.01`, `500`, `10⁻⁶`."""
+    return f"{value:,g}".replace("-", "−") if value == 0 or 0.01 <= abs(value) < 1e5 else exponential(value)
+
+
+def exponential(value: float, *, always: bool = False) -> str:
+    """Two digits and a power of ten: `4.5×10⁻⁷`, `10⁻³`; with `always`, both digits also of a round one."""
     mantissa, exponent = f"{value:.1e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    factor = "" if mantissa == "1.0" else mantissa.removesuffix(".0").replace("-", "−") + "×"
+    factor = "" if mantissa == "1.0" and not always else mantissa.replace("-", "−") + "×"
+    factor = factor if always else factor.replace(".0×", "×")
     return f"{factor}10{raised}"
 
 
 def number(value: float | None) -> str:
-    """A count with thin spaces between thousands."""
-    return NONE if value is None else f"{value:,.0f}".replace(",", " ").replace("-", "−")
+    """A count: `2,610`."""
+    return NONE if value is None else f"{value:,.0f}".replace("-", "−")
 
 
 def counted(count: int, one: str, several: str = "") -> str:
-    """`1 utterance`, `2 610 utterances`."""
+    """`1 utterance`, `2,610 utterances`."""
     return f"{number(count)} {one if count == 1 else several or f'{one}s'}"
 
 

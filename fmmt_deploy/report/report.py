@@ -15,6 +15,7 @@ from fmmt_deploy.report.sections.decisions import decision_section
 from fmmt_deploy.report.sections.legal import legal_section
 from fmmt_deploy.report.sections.origins import environment_section, receipts_section
 from fmmt_deploy.report.sections.precision import precision_section
+from fmmt_deploy.report.sections.speed import speed_section
 from fmmt_deploy.report.sections.stages import parity_section
 
 __all__ = ["html_from_facts"]
@@ -37,6 +38,7 @@ def html_from_facts(facts: Facts, extra: Sequence[Section] = (), now: datetime |
         parity_section(facts),
         audit_section(facts),
         swap_section(facts),
+        speed_section(facts),
         precision_section(facts),
         receipts_section(facts),
         environment_section(facts),

@@ -10,6 +10,7 @@ from fmmt_deploy.receipts.record import Hashed, Receipt, Setting
 from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.types import EMOTIONS
 from tests.bundle.samples import FULL, make_bundle
+from tests.report.bench_sample import bench
 
 SUPPORT = (1256, 281, 50, 208, 402, 68, 345)
 DEVICE = {
@@ -45,8 +46,8 @@ def equivalence(verdict: str = "EQUIVALENT", difference: float = -0.0002, half: 
         "difference": difference,
         "interval": interval(low, high),
         "verdict": verdict,
-        "words": f"{verdict} at a margin of 0.5 points: the engine's weighted F1 is {66.73 + 100 * difference:.2f}, the "
-        f"reference's 66.73, a difference of {100 * difference:+.2f} points (90 % interval {100 * low:+.2f} to "
+        "words": f"{verdict} at a margin of 0.5 points: the engine's weighted F1 is {66.73 + 100 * difference:.2f}, "
+        f"the reference's 66.73, a difference of {100 * difference:+.2f} points (90 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}, resampling 280 dialogues). 9 of 2,610 decisions changed.",
         "detectable": 0.0021,
         "changed": 9,
@@ -251,6 +252,7 @@ def judged_bundle(
     half: float = 0.0009,
     parity_passed: bool = True,
     evaluation_document: Json | None = None,
+    bench_document: Json | None = None,
 ) -> Bundle:
     """A bundle whose engine `trt` in fp16 was compared, scored and timed."""
     bundle = make_bundle(path, architecture=FULL)
@@ -273,5 +275,10 @@ def judged_bundle(
         receipt(
             "eval", document, verdict=document["verdict"], exit_code=code, settings=of, subjects=files, inputs=data
         ),
+    )
+    result = bench_document or bench()
+    word = "VALID" if result["valid"] else "INVALID"
+    append_receipt(
+        bundle, receipt("bench", result, verdict=word, subjects=files, exit_code=0 if result["valid"] else 7)
     )
     return bundle

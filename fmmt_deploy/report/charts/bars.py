@@ -11,7 +11,7 @@ from fmmt_deploy.report.charts.scales import Linear, linear_over
 from fmmt_deploy.report.charts.svg import WIDTH, chart, cut, element, text, text_width
 from fmmt_deploy.report.figures import ms, percent, signed
 
-__all__ = ["Stage", "SwapRow", "shares_chart", "swaps_chart", "waterfall_chart"]
+__all__ = ["Amount", "Stage", "SwapRow", "amounts_chart", "shares_chart", "swaps_chart", "waterfall_chart"]
 
 _LABEL = 88.0
 
@@ -125,9 +125,41 @@ def swaps_chart(title: str, graphs: Sequence[str], rows: Sequence[SwapRow], unit
 
 def _swap_row(x: Linear, y: float, column: float, row: SwapRow) -> Iterator[Markup]:
     for i, own in enumerate(row.engine):
-        yield element("circle", cx=column * (i + 0.5), cy=y, r=5.5, class_="c1" if own else "line thin lsoft")
+        yield element("circle", cx=column * (i + 0.5), cy=y, r=5.5, class_="fink" if own else "line thin lsoft")
     start, end = sorted((x(0.0), x(row.difference)))
-    colour = "fbad" if row.difference < 0 else "fgood"
+    colour = "c2" if row.difference < 0 else "c1"
     yield element("rect", x=start, y=y - 7, width=max(end - start, 0.75), height=14.0, class_=colour)
     changed = "" if row.changed is None else f" · {row.changed}"
     yield text(WIDTH, y + 4, f"{signed(row.difference)}{changed}", "end small")
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A quantity with its range, and its words."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    words: str
+    colour: int = 1
+    valid: bool = True
+
+
+def amounts_chart(title: str, rows: Sequence[Amount], unit: str) -> Markup:
+    """Bars from zero, each with its range as a thin line, names above and words beside."""
+    height, top, right = 40.0, 4.0, WIDTH - 130
+    x = Linear(0.0, max((row.high for row in rows), default=0.0) or 1.0, 0.0, right)
+    parts = []
+    for number, row in enumerate(rows):
+        y = top + height * number
+        label = row.label + ("" if row.valid else " — INVALID")
+        parts.append(text(0, y + 12, cut(label, WIDTH, 11), "small strong" + ("" if row.valid else " bad"), label))
+        parts.append(
+            element("rect", x=0.0, y=y + 17, width=max(1.0, x(row.value)), height=14.0, class_=f"c{row.colour}")
+        )
+        parts.append(element("line", x1=x(row.low), x2=x(row.high), y1=y + 24, y2=y + 24, class_="axis"))
+        parts.append(text(WIDTH, y + 28, row.words, "small end"))
+    base = top + height * len(rows)
+    parts.append(text(0, base + 12, unit, "soft small"))
+    return chart(title, "; ".join(f"{row.label}: {row.words}" for row in rows), base + 16, parts)

@@ -1,4 +1,7 @@
-"""How often a size occurs, over orders of magnitude, with lines for sizes that matter."""
+"""How often a size occurs, over orders of magnitude, with lines for sizes that matter.
+
+Counts are on a logarithmic axis too: the few that are near an edge are what such a chart is for.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from fmmt_deploy.report.charts.scales import Linear, Log
+from fmmt_deploy.report.charts.scales import Log
 from fmmt_deploy.report.charts.svg import WIDTH, chart, element, text, text_width
-from fmmt_deploy.report.figures import exponential, number, short
+from fmmt_deploy.report.figures import error, number, short, tick
 
 __all__ = ["MarkedValue", "margins_histogram"]
 
@@ -36,7 +39,7 @@ def margins_histogram(
         marks: Lines.
         unit: Under the axis.
     """
-    x, y = _across(edges, marks), Linear(0.0, max(1.0, *counts), _BASE, _TOP)
+    x, y = _across(edges, marks), Log(0.5, max(1.0, *counts), _BASE, _TOP)
     told = "; ".join(
         f"{short(low)} to {short(high)}: {number(count)}"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
@@ -52,21 +55,19 @@ def _across(edges: Sequence[float], marks: Sequence[MarkedValue]) -> Log:
     return Log(low / 1.5, max(high, 10 * low), _LEFT, _RIGHT)
 
 
-def _axes(x: Log, y: Linear, unit: str) -> Iterator[Markup]:
-    for tick in y.ticks(4):
-        if tick == int(tick):
-            yield element("line", x1=_LEFT, x2=_RIGHT, y1=y(tick), y2=y(tick), class_="grid")
-            yield text(_LEFT - 6, y(tick) + 4, number(tick), "soft small end")
+def _axes(x: Log, y: Log, unit: str) -> Iterator[Markup]:
+    for value in y.ticks(5):
+        if value >= 1:
+            yield element("line", x1=_LEFT, x2=_RIGHT, y1=y(value), y2=y(value), class_="grid")
+            yield text(_LEFT - 6, y(value) + 4, tick(value), "soft small end")
     yield element("line", x1=_LEFT, x2=_RIGHT, y1=_BASE, y2=_BASE, class_="axis")
-    for tick in x.ticks(6):
-        yield element("line", x1=x(tick), x2=x(tick), y1=_BASE, y2=_BASE + 4, class_="axis")
-        yield text(
-            x(tick), _BASE + 17, exponential(tick) if not 0.01 <= tick <= 100 else f"{tick:g}", "soft small middle"
-        )
+    for value in x.ticks(6):
+        yield element("line", x1=x(value), x2=x(value), y1=_BASE, y2=_BASE + 4, class_="axis")
+        yield text(x(value), _BASE + 17, tick(value), "soft small middle")
     yield text((_LEFT + _RIGHT) / 2, _HEIGHT - 4, unit, "soft small middle")
 
 
-def _bars(x: Log, y: Linear, edges: Sequence[float], counts: Sequence[float], limit: float) -> Iterator[Markup]:
+def _bars(x: Log, y: Log, edges: Sequence[float], counts: Sequence[float], limit: float) -> Iterator[Markup]:
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         if not count:
             continue
@@ -83,6 +84,6 @@ def _marks(x: Log, marks: Sequence[MarkedValue]) -> Iterator[Markup]:
     for place, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
         at, top = x(mark.value), 12.0 + 14 * (place % 2)
         yield element("line", x1=at, x2=at, y1=top + 3, y2=_BASE, class_="limit")
-        words = f"{mark.label} {short(mark.value)}"
+        words = f"{mark.label} {error(mark.value)}"
         fits = at + 4 + text_width(words, 10.5) < WIDTH
         yield text(at + (4 if fits else -4), top, words, "small halo" + ("" if fits else " end"))

@@ -9,7 +9,7 @@ from fmmt_deploy.report.charts.bars import SwapRow, swaps_chart
 from fmmt_deploy.report.charts.histogram import MarkedValue, margins_histogram
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Candidate, Facts
-from fmmt_deploy.report.figures import NONE, counted, number, percent, short, signed_points
+from fmmt_deploy.report.figures import NONE, counted, error, number, percent, short, signed_points
 from fmmt_deploy.report.sections.decisions import interval_words, judged_mode
 
 __all__ = ["audit_section", "swap_section"]
@@ -92,11 +92,11 @@ def _figure(name: str, edge: Document) -> Figure | None:
 
 
 def _row(name: str, edge: Document) -> tuple[str, ...]:
-    error = edge["error"]
+    sizes = edge["error"]
     return (
         _EDGES[name][0],
         number(edge["count"].number),
-        *(short(error[key].number) for key in ("p50", "p99", "largest")),
+        *(error(sizes[key].number) for key in ("p50", "p99", "largest")),
         number(edge["near"].number),
         number(edge["crossed"].number),
         short(edge["expected"].number),
@@ -108,8 +108,8 @@ def _crossed(items: list[tuple[str, Document]]) -> Table:
         (
             item["utterance"].text,
             _EDGES[name][0] + ("" if item["face"].count is None else f", face {item['face'].count}"),
-            short(item["reference_margin"].number),
-            short(item["margin"].number),
+            error(item["reference_margin"].number),
+            error(item["margin"].number),
         )
         for name, item in items[:50]
     ]
@@ -128,13 +128,15 @@ def _swaps(swaps: Document) -> Iterator[Block]:
         for row in listed
         if (difference := row["difference"].number) is not None
     ]
+    shares = _shares(swaps, graphs)
     if rows and graphs:
         svg = swaps_chart("F1 of every mixture", graphs, rows, "points of F1, mixture less reference")
-        yield Charts((Figure(svg, "Each mixture.", "Beside the bars: the difference, and decisions that changed."),))
-    yield from _shares(swaps, graphs)
+        caption = "Beside the bars: the difference, and decisions that changed."
+        yield Charts((Figure(svg, "Each mixture.", caption),), shares)
 
 
-def _shares(swaps: Document, graphs: list[str]) -> Iterator[Block]:
+def _shares(swaps: Document, graphs: list[str]) -> Table | None:
+    """Shapley's shares."""
     rows = [
         (
             graph,
@@ -146,6 +148,5 @@ def _shares(swaps: Document, graphs: list[str]) -> Iterator[Block]:
         for graph in graphs
         if swaps["shares"][graph]
     ]
-    if rows:
-        heads = ("graph", ">share of the difference", ">interval", ">of the changes", ">of the logits' error")
-        yield Table(heads, rows, "Each graph's share (Shapley's): over all orders of swapping it in")
+    heads = ("graph", ">of ΔF1", ">interval", ">of the changes", ">of the error")
+    return Table(heads, rows, "Each graph's share: mean over all orders of swapping in (Shapley's)") if rows else None

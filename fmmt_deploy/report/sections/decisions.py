@@ -9,13 +9,11 @@ from fmmt_deploy.report.blocks import (
     Charts,
     Figure,
     Heading,
-    Level,
     Listing,
     Numbers,
     Paragraph,
     Section,
     Table,
-    Verdict,
 )
 from fmmt_deploy.report.charts.heatmap import counts_heatmap
 from fmmt_deploy.report.charts.intervals import IntervalRow, intervals_chart
@@ -26,11 +24,7 @@ from fmmt_deploy.types import EMOTIONS
 
 __all__ = ["decision_section", "interval_words", "judged_mode"]
 
-_LEVELS: dict[str, tuple[Level, str]] = {
-    "EQUIVALENT": ("good", "✓"),
-    "DIFFERENT": ("bad", "✗"),
-    "INCONCLUSIVE": ("warn", "◌"),
-}
+_MARKS = {"EQUIVALENT": "✓", "DIFFERENT": "✗", "INCONCLUSIVE": "◌"}
 _SHOWN = 30
 _MODES = {
     "none": "without noise",
@@ -105,13 +99,12 @@ def _about(evidence: Evidence) -> str:
 
 def _equivalence(found: Document) -> Iterator[Block]:
     verdict = found["verdict"].text
-    level, mark = _LEVELS.get(verdict, ("none", "–"))
-    words = found["words"].text
-    yield Verdict(level, mark, verdict or "No verdict", (Paragraph(words),) if words else ())
+    margin = found["margin"].number
     confidence = percent(found["interval"]["confidence"].number)
     changed, utterances = found["changed"].count, found["utterances"].count
     yield Numbers(
         (
+            ("verdict", f"{_MARKS.get(verdict, '–')} {verdict.lower()}", f"at a margin of ±{points(margin)}"),
             ("engine", points(found["f1"].number), "weighted F1"),
             ("reference", points(found["reference_f1"].number), "weighted F1"),
             (
@@ -120,32 +113,15 @@ def _equivalence(found: Document) -> Iterator[Block]:
                 f"{interval_words(found['interval'])} ({confidence})",
             ),
             ("decisions changed", number(changed), f"of {number(utterances)}; {number(found['ties'].number)} ties"),
-            (
-                "can be shown here",
-                f"±{points(found['detectable'].number)}",
-                f"margin asked: ±{points(found['margin'].number)}",
-            ),
+            ("can be shown here", f"±{points(found['detectable'].number)}", "or more, with such data"),
         )
     )
     rows = [row for row in (_overall(found), *(_class(one) for one in found["classes"])) if row is not None]
-    margin = found["margin"].number
     if rows:
-        chart = intervals_chart(
-            "F1 difference with interval",
-            rows,
-            None if margin is None else 100 * margin,
-            "points of F1, engine less reference",
-        )
-        yield Charts(
-            (
-                Figure(
-                    chart,
-                    "Difference of F1.",
-                    "The margin is for the weighted F1; a class has fewer cases and a wider interval.",
-                ),
-            )
-        )
-    yield _classes(found)
+        limit = None if margin is None else 100 * margin
+        chart = intervals_chart("F1 difference with interval", rows, limit, "points of F1, engine less reference")
+        caption = "The margin is for the weighted F1; a class has fewer cases and a wider interval."
+        yield Charts((Figure(chart, "Difference of F1.", caption),), _classes(found))
 
 
 def _overall(found: Document) -> IntervalRow | None:
@@ -263,7 +239,7 @@ def _modes(document: Document) -> Iterator[Block]:
 def _mode_row(mode: Document) -> tuple[str, ...]:
     found, name = mode["equivalence"], mode["mode"].text
     verdict = found["verdict"].text
-    mark = _LEVELS.get(verdict, ("none", ""))[1]
+    mark = _MARKS.get(verdict, "")
     band = mode["band"]
     low, high = band["low"].number, band["high"].number
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.report.blocks import Block, Heading, Listing, Paragraph, Section, Table
@@ -26,7 +27,7 @@ def receipts_section(facts: Facts) -> Section:
         blocks.append(Listing(tuple(f"✗ `{kept.path}` {kept.problem}" for kept in facts.damaged)))
     rows = [_receipt_row(facts, number_, receipt) for number_, receipt in enumerate(facts.receipts)]
     if rows:
-        heads = ("receipt", "command", "made", ">took", "verdict", "#SHA-256")
+        heads = ("receipt", "!command", "!written", ">took", "verdict", "#SHA-256")
         blocks.append(Table(heads, rows, f"{counted(len(rows), 'receipt')}, the first one first"))
     else:
         blocks.append(
@@ -60,7 +61,7 @@ def _receipt_row(facts: Facts, place: int, receipt: Receipt) -> tuple[str, ...]:
     return (
         f"{receipt.number or place + 1:04}",
         f"fmmt {receipt.command}",
-        receipt.created.replace("T", " ").replace("+00:00", " UTC"),
+        _when(receipt.created),
         f"{short(receipt.seconds)} s",
         f"{mark} {verdict}".strip() or NONE,
         digests.get(path, ""),
@@ -75,7 +76,7 @@ def _inputs(facts: Facts) -> Iterator[Block]:
                 (name, hashed.sha256), (name, hashed.about or NONE, f"fmmt {receipt.command}", hashed.sha256)
             )
     if seen:
-        heads = ("input", "~what", "first used by", "#SHA-256")
+        heads = ("input", "~what", "!first used by", "#SHA-256")
         yield Table(
             heads, list(seen.values()), "What went in from outside: checkpoints by file, data by all that a model reads"
         )
@@ -98,7 +99,7 @@ def _model(facts: Facts) -> Table:
         ("graphs", "; ".join(f"{name} in {', '.join(files)}" for name, files in manifest.graphs.items())),
         ("temperature of the gate", f"{manifest.tau:g}"),
         ("threshold of the gate", f"{manifest.threshold:g}"),
-        ("bundle made", manifest.created.replace("T", " ")),
+        ("bundle made", _when(manifest.created)),
         ("checkpoints", checkpoints or NONE),
     ]
     return Table(("", "~"), rows)
@@ -147,3 +148,11 @@ def _value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_value, value)) or NONE
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _when(iso: str) -> str:
+    """`2026-11-23 09:00 UTC`, or the text as it is."""
+    try:
+        return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return iso

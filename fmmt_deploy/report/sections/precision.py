@@ -31,7 +31,7 @@ def precision_section(facts: Facts) -> Section:
         caption = f"As {', '.join(sorted({s.by for s in engines}))} realised them."
         figures.append(Figure(shares_chart("FLOPs as built", _known(rows), _COLOURS), "Engines.", caption))
     if figures:
-        blocks += [Charts(tuple(figures)), _table(facts.shares)]
+        blocks.append(Charts(tuple(figures), _table(facts.shares)))
     else:
         blocks.append(Paragraph("All of it is float32, or nothing says otherwise.", "note"))
     if facts.verdict is not None:
@@ -46,7 +46,7 @@ def _known(rows: list[tuple[str, Mapping[str, float]]]) -> list[tuple[str, Mappi
 def _table(shares: tuple[Share, ...]) -> Table:
     rows = [(s.graph, s.precision, _listed(s.planned), _listed(s.realised or {}), s.by or NONE) for s in shares]
     heads = ("graph", "asked for", "in the graph", "as built", "by")
-    return Table(heads, rows, folded="The shares in figures")
+    return Table(heads, rows, "The same in figures")
 
 
 def _listed(shares: Mapping[str, float]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fmmt_deploy.report.blocks import Block, Charts, Figure, Heading, Listing, Paragraph, Section, Table
-from fmmt_deploy.report.charts.lines import ErrorRow, errors_chart
+from fmmt_deploy.report.charts.errors import ErrorRow, errors_chart
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
-from fmmt_deploy.report.figures import NONE, counted, number, short
+from fmmt_deploy.report.figures import NONE, counted, error, exponential
 
 __all__ = ["parity_section"]
 
@@ -77,24 +77,23 @@ def _table(named: list[tuple[str, Document]]) -> Table:
     rows = [
         (
             _label(stage, tensor),
-            short(tensor["max_abs"].number),
-            short(tensor["mean_abs"].number),
-            short(tensor["relative_norm"].number),
+            error(tensor["max_abs"].number),
+            error(tensor["mean_abs"].number),
+            error(tensor["relative_norm"].number),
             _tolerance(tensor["tolerance"]),
-            number(tensor["elements"].number),
             "✓ passed" if tensor["passed"].flag else f"✗ {tensor['failure'].text or 'FAILED'}",
         )
         for stage, tensor in named
     ]
-    heads = ("tensor", ">largest", ">mean", ">relative norm", "allowed", ">elements", "verdict")
+    heads = ("tensor", ">largest", ">mean", ">relative norm", "allowed", "verdict")
     return Table(heads, rows, "Absolute errors")
 
 
 def _tolerance(tolerance: Document) -> str:
     atol, rtol = tolerance["atol"].number, tolerance["rtol"].number
-    if atol is None:
+    if not atol:
         return NONE
-    return f"{short(atol)} + {short(rtol)} |x|" if rtol else short(atol)
+    return f"{exponential(atol)} + {exponential(rtol)} |x|" if rtol else exponential(atol)
 
 
 def _decisions(document: Document) -> Iterator[Block]:

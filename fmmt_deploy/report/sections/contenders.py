@@ -1,0 +1,42 @@
+"""How a benchmark's rows are named, coloured and marked, the same in every section and in the card."""
+
+from __future__ import annotations
+
+from fmmt_deploy.report.documents import Document
+from fmmt_deploy.report.figures import NONE, short
+
+__all__ = ["colour", "contender", "ratio_words", "validity_word"]
+
+_WAYS = {
+    "published": "the published loop",
+    "alone": "no cache",
+    "cached": "dialogue cached, batch 1",
+    "together": "no cache, batched",
+    "batched": "dialogue cached, batched",
+}
+_COLOURS = 6
+
+
+def colour(place: int) -> int:
+    """The colour of the row at that place."""
+    return place % _COLOURS + 1
+
+
+def contender(row: Document) -> str:
+    """`ort, dialogue cached, batched`."""
+    way = row["way"].text
+    return f"{row['engine'].text}, {_WAYS.get(way, way)}"
+
+
+def validity_word(document: Document) -> str:
+    """`✓ VALID` or `✗ INVALID`."""
+    valid = document["valid"].flag
+    return NONE if valid is None else "✓ VALID" if valid else "✗ INVALID"
+
+
+def ratio_words(ratio: Document) -> str:
+    """`2.31× (2.24 to 2.40)`."""
+    median, low, high = (ratio[name].number for name in ("median", "low", "high"))
+    if median is None:
+        return NONE
+    return f"{short(median)}×" + ("" if low is None or high is None else f" ({short(low)} to {short(high)})")
