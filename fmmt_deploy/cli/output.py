@@ -1,7 +1,7 @@
 """The only place that prints: results on stdout, everything else on stderr.
 
 A command shows one result, through `Output.result`: aligned text, or with `--json` one JSON object whose first member
-is `"schema": "fmmt.<command>/1"`. Its error, if there is one and no result was shown before, is then a JSON object too
+is `"schema": "fmmt.<command>/N"`. Its error, if there is one and no result was shown before, is then a JSON object too
 (`fmmt.error/1`: `exit_code`, `kind`, `what`, `why`, `fix`, `path`, `tensor`), so that with `--json` stdout parses
 whatever happens once the command line itself was understood. JSON knows no NaN and no infinity; they become null.
 """
@@ -64,10 +64,11 @@ class Output:
         command: Its name, for the schema.
         as_json: Whether the result is JSON.
         quiet: Whether to leave out status lines and progress.
+        version: Of the schema.
     """
 
-    def __init__(self, command: str, as_json: bool = False, quiet: bool = False) -> None:
-        self.command, self.as_json, self.quiet = command, as_json, quiet
+    def __init__(self, command: str, as_json: bool = False, quiet: bool = False, version: int = 1) -> None:
+        self.command, self.as_json, self.quiet, self.version = command, as_json, quiet, version
 
     def result(self, document: Mapping[str, object], *parts: Table | str) -> None:
         """Shows the result, once.
@@ -84,7 +85,7 @@ class Output:
     @property
     def schema(self) -> str:
         """The first member of the result's JSON."""
-        return f"fmmt.{self.command}/1"
+        return f"fmmt.{self.command}/{self.version}"
 
     def status(self, message: str) -> None:
         """Says on stderr what is going on."""
