@@ -20,7 +20,7 @@ LOSSES = (0.0, 0.003, 0.005, 0.01, 0.03)
 ENGINES = [Planted(0.0, 0.0), *(Planted(loss, flips) for flips in (0.003, 0.01) for loss in LOSSES)]
 GROUPED = [Planted(loss, 0.01, alike=0.6) for loss in LOSSES]
 HEADER = (
-    "| flips without the loss | loss, points | interval holds it | EQUIVALENT | INCONCLUSIVE | DIFFERENT | detectable |\n"
+    "| balanced flips | loss, points | interval holds it | EQUIVALENT | INCONCLUSIVE | DIFFERENT | detectable |\n"
     "|---|---|---|---|---|---|---|"
 )
 
@@ -32,11 +32,17 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=10_000, help="Of each set's bootstrap.")
     asked = parser.parse_args()
     for title, engines in (("Flips nearly independent of each other", ENGINES), ("Flips in groups", GROUPED)):
-        print(f"{title}: {asked.sets} sets each, {asked.resamples} resamples\n\n{HEADER}")
+        say(f"{title}: {asked.sets} sets each, {asked.resamples} resamples\n\n{HEADER}")
         for planted in engines:
-            print(row(planted, asked.sets, asked.resamples), flush=True)
-        print()
-    print(dialogues_ignored(asked.sets))
+            say(row(planted, asked.sets, asked.resamples))
+        say("")
+    say(dialogues_ignored(asked.sets))
+
+
+def say(line: str) -> None:
+    """At once, also into a file."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def row(planted: Planted, sets: int, resamples: int) -> str:

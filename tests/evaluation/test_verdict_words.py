@@ -102,7 +102,8 @@ def test_no_change_says_what_the_width_is_from() -> None:
     assert "the reference's 66.73, no difference (90 % interval" in words
     assert (
         "None of the 2,610 decisions changed. The interval has its width from what 280 dialogues without a change "
-        "can't show: up to 1.1 % of dialogues like these could have one (95 % confidence), each assumed to cost 3 decisions."
+        "can't show: up to 1.1 % of dialogues like these could have one (95 % confidence), each assumed to cost 3 "
+        "decisions."
     ) in words
     one = replace(unchanged(), utterances=1, dialogues=1, unseen_decisions=1.0).words
     assert "The only decision did not change." in one
