@@ -133,7 +133,7 @@ def allowed_above(samples: int, percent: int, confidence: float = CONFIDENCE) ->
             + above * log(share)
             + (samples - above) * log1p(-share)
         )
-        if total > 1 - confidence:
+        if total > (1 - confidence) * (1 + 1e-9):  # within rounding, 0.01 is not above 1 − 0.99
             return allowed
         allowed = above
     return allowed

@@ -1,4 +1,8 @@
-"""The largest rate of arrivals that a server holds: bracketed, halved, and confirmed with other arrivals."""
+"""The largest rate of arrivals that a server holds: bracketed, halved, and confirmed with other arrivals.
+
+A rate that failed once counts as one that fails, and one that holds must hold twice: of many rates tried, the largest
+that held once is partly luck.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,9 @@ MAX_RUNS = 24
 LOWEST = 1 / 16
 """Of the first rate: below that hardly a query waits, so a rate that fails there fails by the time of an answer."""
 
+BUNCHING = 4
+"""So many times the samples that a percentile's bound needs: the slowest answers come in bunches."""
+
 LIMITS_LONG = 10
 """A run lasts at least so many limits: a queue that grows would else end before it shows."""
 
@@ -32,9 +39,9 @@ class Server:
         limit_ms: Within which `percent` of a hundred must be answered.
         percent: See `limit_ms`.
         batch_size: The most that it answers at once.
-        rate: The largest that held, and held again with other arrivals; None where none did.
-        fails_at: The smallest that did not hold, above `rate`; None where none was found.
-        runs: All of them, in order; the last that holds is the confirmation.
+        rate: The largest that held, below all that did not; None where none did.
+        fails_at: The smallest that did not hold; None where none was found.
+        runs: All of them, in order.
         reasons: Why the figure can't be claimed; empty where it can.
     """
 
@@ -71,7 +78,7 @@ def queries_for(rate: float, *, limit_ms: float, percent: int = 99, seconds: flo
         percent: See `Server`.
         seconds: The shortest run; also at least ten limits.
     """
-    return max(needed_samples(percent), ceil(rate * max(seconds, LIMITS_LONG * limit_ms / 1000)))
+    return max(BUNCHING * needed_samples(percent), ceil(rate * max(seconds, LIMITS_LONG * limit_ms / 1000)))
 
 
 def largest_rate(
@@ -83,10 +90,7 @@ def largest_rate(
     max_runs: int = MAX_RUNS,
     in_time: Callable[[float], bool] = lambda _: True,
 ) -> Server:
-    """Finds it: doubles or halves until one rate holds and one fails, halves what is between, and confirms.
-
-    Of many rates tried, the largest that held is partly luck. So it is tried again with other arrivals, and if it
-    fails, the next smaller that held is.
+    """Finds it: doubles or halves until one rate holds and one fails, halves what is between, and tries it again.
 
     Args:
         attempt: Runs the server at a rate (`serve` with `queries_for` that rate), with a number as the arrivals' seed.
@@ -102,82 +106,62 @@ def largest_rate(
     """
     if not start > 0:
         raise FmmtError(f"A search begins at a positive rate, found {start}.")
-    search = _Search(attempt, precision, max_runs, in_time)
-    search.bracket(start)
-    search.bisect()
-    rate = search.confirmed()
+    search = _Search(start, precision)
+    while (rate := search.next_rate()) is not None and len(search.runs) < max_runs and in_time(rate):
+        search.runs.append(attempt(rate, len(search.runs)))
     if not search.runs:
         raise FmmtError(f"There is no time for a single run at {start:.3g} queries a second.")
-    last = search.runs[-1]
-    above = [run.rate for run in search.runs if not run.holds and (rate is None or run.rate > rate)]
-    reasons = search.reasons(rate)
-    return Server(last.limit_ms, last.percent, batch_size, rate, min(above, default=None), tuple(search.runs), reasons)
+    first = search.runs[0]
+    return Server(
+        limit_ms=first.limit_ms,
+        percent=first.percent,
+        batch_size=batch_size,
+        rate=search.best,
+        fails_at=search.worst,
+        runs=tuple(search.runs),
+        reasons=search.reasons(),
+    )
 
 
 class _Search:
-    """The rates tried so far."""
+    """The rates tried so far, and which comes next."""
 
-    def __init__(
-        self,
-        attempt: Callable[[float, int], ServerRun],
-        precision: float,
-        max_runs: int,
-        in_time: Callable[[float], bool],
-    ) -> None:
-        self._attempt, self._precision, self._left, self._in_time = attempt, precision, max_runs, in_time
+    def __init__(self, start: float, precision: float) -> None:
+        self._start, self._precision = start, precision
         self.runs: list[ServerRun] = []
 
     @property
+    def worst(self) -> float | None:
+        """The smallest rate that failed."""
+        return min((run.rate for run in self.runs if not run.holds), default=None)
+
+    @property
     def best(self) -> float | None:
-        """The largest rate that holds, below all that fail."""
+        """The largest rate that held, below all that failed."""
         worst = self.worst
         return max((r.rate for r in self.runs if r.holds and (worst is None or r.rate < worst)), default=None)
 
-    @property
-    def worst(self) -> float | None:
-        """The smallest rate that fails."""
-        return min((run.rate for run in self.runs if not run.holds), default=None)
+    def next_rate(self) -> float | None:
+        """Which rate to try now; None where nothing is left to find out."""
+        best, worst = self.best, self.worst
+        if best is None:
+            return self._start if worst is None else worst / 2 if worst / 2 >= LOWEST * self._start else None
+        if worst is None:
+            return 2 * best
+        if worst > best * (1 + self._precision):
+            return sqrt(best * worst)
+        return None if self._held_twice() else best
 
-    def bracket(self, start: float) -> None:
-        """Until one holds and one fails."""
-        rate = start
-        while (self.best is None or self.worst is None) and rate >= LOWEST * start and self._more(rate):
-            rate = rate * 2 if self._run(rate) else rate / 2
-
-    def bisect(self) -> None:
-        """Until they are close; leaves a run to confirm with."""
-        while self.best is not None and self.worst is not None and self.worst > self.best * (1 + self._precision):
-            rate = sqrt(self.best * self.worst)
-            if not self._more(rate, spare=1):
-                return
-            self._run(rate)
-
-    def confirmed(self) -> float | None:
-        """The largest of those that held which holds again."""
-        for rate in sorted({run.rate for run in self.runs if run.holds}, reverse=True):
-            if (self.worst is None or rate < self.worst) and self._more(rate) and self._run(rate):
-                return rate
-        return None
-
-    def reasons(self, rate: float | None) -> tuple[str, ...]:
-        """Why the rate can't be claimed."""
-        if rate is None and not any(run.holds for run in self.runs):
+    def reasons(self) -> tuple[str, ...]:
+        """Why the best rate can't be claimed."""
+        best, worst = self.best, self.worst
+        if best is None:
             return (f"no rate held, down to {min(run.rate for run in self.runs):.3g} a second",)
-        if rate is None:
-            return ("no rate held twice, with other arrivals, before the runs or the time ended",)
-        above = [run.rate for run in self.runs if not run.holds and run.rate > rate]
-        if not above:
-            return (f"no rate failed, up to {rate:.3g} a second: the largest is not known",)
-        if min(above) > rate * (1 + self._precision) ** 2:
-            return (
-                f"between {rate:.3g} and {min(above):.3g} a second it was not searched: the runs or the time ended",
-            )
-        return ()
+        if worst is None:
+            return (f"no rate failed, up to {best:.3g} a second: the largest is not known",)
+        if worst > best * (1 + self._precision):
+            return (f"the search ended before it knew what is between {best:.3g} and {worst:.3g} a second",)
+        return () if self._held_twice() else (f"{best:.3g} a second held only once, before the search ended",)
 
-    def _run(self, rate: float) -> bool:
-        self._left -= 1
-        self.runs.append(self._attempt(rate, len(self.runs)))
-        return self.runs[-1].holds
-
-    def _more(self, rate: float, spare: int = 0) -> bool:
-        return self._left > spare and self._in_time(rate)
+    def _held_twice(self) -> bool:
+        return sum(run.holds and run.rate == self.best for run in self.runs) > 1
