@@ -78,6 +78,7 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.build import build
     from fmmt_deploy.cli.calibrate import calibrate
     from fmmt_deploy.cli.cast import cast
+    from fmmt_deploy.cli.diff import diff
     from fmmt_deploy.cli.doctor import doctor
     from fmmt_deploy.cli.evaluate import evaluate
     from fmmt_deploy.cli.export import export
@@ -103,6 +104,7 @@ def _commands() -> Mapping[str, Command]:
         "parity": parity,
         "triage": triage,
         "eval": evaluate,
+        "diff": diff,
         "verdict": verdict,
         "bench": bench,
         "doctor": doctor,

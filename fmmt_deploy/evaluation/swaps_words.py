@@ -63,7 +63,7 @@ def _noisiest(error_shares: Mapping[GraphName, float]) -> str:
     graph = max(error_shares, key=lambda name: error_shares[name])
     if len(error_shares) == 1 or not error_shares[graph]:
         return ""
-    return f" Of the logits' mean squared error {error_shares[graph]:.0%} comes from {graph}."
+    return f" Of the logits' mean squared error {min(1.0, error_shares[graph]):.0%} comes from {graph}."
 
 
 def _points(share: float) -> str:

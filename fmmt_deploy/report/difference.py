@@ -86,7 +86,7 @@ def _decided(found: UtteranceDiff) -> str:
             f"the engine {two.decision} by {short(two.margin)}."
         )
     change = found.lead_change
-    moved = f"{short(abs(change))} {'less' if change < 0 else 'more'} than the reference" if change else "no less"
+    moved = f"{short(abs(change))} {'less' if change < 0 else 'more'} than the reference's" if change else "no less"
     left = f", {percent(abs(change) / one.margin, 1)} of the way to a flip" if change < 0 < one.margin else ""
     return f"Both say {one.decision}. The engine's lead is {short(two.margin)}, {moved}{left}."
 
@@ -184,7 +184,9 @@ def _blamed(found: UtteranceDiff) -> str:
     worst = max(found.blame, key=lambda each: each.error_share)
     if not worst.error_share:
         return "Both sides answer the same, to the last bit."
-    most = f"{percent(worst.error_share)} of the logits' squared error comes from {worst.graph}."
+    most = f"{percent(min(1.0, worst.error_share))} of the logits' squared error comes from {worst.graph}."
+    if worst.error_share > 1:
+        most += " What others add makes up for some of it."
     if not found.changed or len(found.blame) == 1:
         return most
     alone = [each.graph for each in found.blame if each.flips]
