@@ -6,16 +6,19 @@ the files are still those it was found with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from fmmt_deploy.bundle.manifest import Manifest, read_manifest
+from fmmt_deploy.bundle.manifest import Manifest
 from fmmt_deploy.bundle.precisions import precisions_from_option, text_from_precisions
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import UsageError
+from fmmt_deploy.receipts.chain import Chain, chain_of
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.store import Kept, kept_receipts
+from fmmt_deploy.receipts.subjects import changed
 from fmmt_deploy.report.documents import Document
 
 __all__ = ["Candidate", "Evidence", "Facts", "Share", "State", "facts_from_bundle"]
@@ -47,23 +50,23 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An engine with its precisions that was judged at least once.
+    """An engine with its precisions that was judged at least once; of each judgement the latest on each data.
 
     Attributes:
         engine: For example `ort`.
         precision: As `--precision` reads it.
-        parity: The latest comparison with the reference, stage by stage.
+        parity: Comparisons with the reference, stage by stage.
         itself: The latest comparison with itself.
-        f1: The latest verdict on its decisions.
-        scores: The latest scores without a reference, if there is no verdict.
+        f1: Verdicts on its decisions.
+        scores: Scores without a reference, on data that there is no verdict on.
     """
 
     engine: str
     precision: str
-    parity: Evidence | None
+    parity: tuple[Evidence, ...]
     itself: Evidence | None
-    f1: Evidence | None
-    scores: Evidence | None
+    f1: tuple[Evidence, ...]
+    scores: tuple[Evidence, ...]
 
     @property
     def label(self) -> str:
@@ -73,8 +76,8 @@ class Candidate:
     @property
     def latest(self) -> int:
         """The number of its latest receipt."""
-        found = (self.parity, self.itself, self.f1, self.scores)
-        return max((one.receipt.number for one in found if one is not None), default=0)
+        found = (*self.parity, *self.f1, *self.scores, *((self.itself,) if self.itself else ()))
+        return max((one.receipt.number for one in found), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Facts:
     Attributes:
         path: The bundle.
         manifest: Its table of contents.
+        chain: From checkpoint to benchmark; None where a receipt is damaged, so that there is none.
         kept: Every receipt, damaged ones too.
         candidates: The engines judged, the latest first.
         bench: The latest benchmark.
@@ -112,6 +116,7 @@ class Facts:
 
     path: Path
     manifest: Manifest
+    chain: Chain | None
     kept: tuple[Kept, ...]
     candidates: tuple[Candidate, ...]
     bench: Evidence | None
@@ -138,19 +143,21 @@ def facts_from_bundle(path: Path) -> Facts:
     """Reads a bundle's manifest and receipts.
 
     Raises:
-        BundleError: It is no bundle, or its manifest is not valid.
-        EnvironmentProblem: A receipt can't be read.
+        BundleError: It is no bundle, or not all of it is there.
+        EnvironmentProblem: It can't be read.
     """
-    manifest, kept = read_manifest(path), kept_receipts(path)
-    evidence = [_evidence(one, path, manifest) for one in kept if one.receipt is not None and not one.problem]
+    bundle, kept = Bundle.open(path, verify=False), kept_receipts(path)
+    chain = None if any(one.problem for one in kept) else chain_of(bundle)
+    evidence = [_evidence(one.path, one.receipt, bundle, chain) for one in kept if one.receipt and not one.problem]
     return Facts(
         path=path,
-        manifest=manifest,
+        manifest=bundle.manifest,
+        chain=chain,
         kept=kept,
-        candidates=_candidates(evidence, manifest),
+        candidates=_candidates(evidence, bundle.manifest),
         bench=_latest(evidence, "bench"),
         verdict=_latest(evidence, "verdict"),
-        shares=tuple(_shares(evidence, manifest)),
+        shares=tuple(_shares(evidence, bundle.manifest)),
     )
 
 
@@ -158,22 +165,16 @@ def _latest(evidence: Sequence[Evidence], command: str) -> Evidence | None:
     return next((one for one in reversed(evidence) if one.receipt.command == command), None)
 
 
-def _evidence(kept: Kept, path: Path, manifest: Manifest) -> Evidence:
-    assert kept.receipt is not None
-    receipt = kept.receipt
-    changed = [file for file, digest in receipt.subjects.items() if not _still(path, manifest, file, digest)]
-    if changed:
-        more = " and others" if changed[3:] else ""
-        return Evidence(kept.path, receipt, "stale", f"{', '.join(changed[:3])}{more} changed since")
+def _evidence(path: str, receipt: Receipt, bundle: Bundle, chain: Chain | None) -> Evidence:
+    if others := changed(bundle, receipt.subjects):
+        more = " and others" if others[3:] else ""
+        return Evidence(path, receipt, "stale", f"{', '.join(others[:3])}{more} changed since")
+    for step in chain.steps if chain is not None else ():
+        if step.receipt == path and step.state == "stale":
+            return Evidence(path, receipt, "stale", step.why)
     if receipt.exit_code:
-        return Evidence(kept.path, receipt, "failed", f"it ended with {receipt.exit_code}")
-    return Evidence(kept.path, receipt, "ok", "")
-
-
-def _still(path: Path, manifest: Manifest, file: str, digest: str) -> bool:
-    """Whether a bundle still has a file as it was judged; of what its manifest does not list, whether it is there."""
-    entry = manifest.files.get(file)
-    return entry.sha256 == digest if entry is not None else (path / file).exists()
+        return Evidence(path, receipt, "failed", f"it ended with {receipt.exit_code}")
+    return Evidence(path, receipt, "ok", "")
 
 
 def _candidates(evidence: Sequence[Evidence], manifest: Manifest) -> tuple[Candidate, ...]:
@@ -198,19 +199,26 @@ def _judged(evidence: Evidence, manifest: Manifest) -> tuple[str, str] | None:
 
 
 def _candidate(engine: str, precision: str, judged: Sequence[Evidence]) -> Candidate:
-    def latest(command: str, *has: str) -> Evidence | None:
-        own = [one for one in judged if one.receipt.command == command]
-        return next((one for one in reversed(own) if all(one.document[name] for name in has)), None)
-
-    f1 = latest("eval", "verdict")
+    verdicts = _by_data(one for one in judged if one.receipt.command == "eval" and one.document["verdict"])
+    scores = _by_data(one for one in judged if one.document["modes"] and not one.document["verdict"])
+    itself = [one for one in judged if one.document["checks"]]
     return Candidate(
         engine,
         precision,
-        parity=latest("parity", "stages"),
-        itself=latest("parity", "checks"),
-        f1=f1,
-        scores=latest("eval", "modes") if f1 is None else None,
+        parity=tuple(_by_data(one for one in judged if one.document["stages"]).values()),
+        itself=itself[-1] if itself else None,
+        f1=tuple(verdicts.values()),
+        scores=tuple(one for data, one in scores.items() if data not in verdicts),
     )
+
+
+def _by_data(judged: Iterable[Evidence]) -> dict[tuple[object, object], Evidence]:
+    """The latest on each data."""
+    found: dict[tuple[object, object], Evidence] = {}
+    for one in judged:
+        data, split = (s.value if (s := one.receipt.settings.get(n)) else None for n in ("data", "split"))
+        found[data, split if data is not None else None] = one
+    return found
 
 
 def _shares(evidence: Sequence[Evidence], manifest: Manifest) -> Iterator[Share]:

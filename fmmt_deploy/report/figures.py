@@ -82,7 +82,7 @@ def error(value: float | None) -> str:
 
 def tick(value: float) -> str:
     """A round value at an axis: `0.01`, `500`, `10⁻⁶`."""
-    return f"{value:,g}".replace("-", "−") if value == 0 or 0.01 <= abs(value) < 1e5 else exponential(value)
+    return f"{value:,.6g}".replace("-", "−") if value == 0 or 0.01 <= abs(value) < 1e6 else exponential(value)
 
 
 def exponential(value: float, *, always: bool = False) -> str:

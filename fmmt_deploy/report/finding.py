@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
 from fmmt_deploy.report.figures import counted
+from fmmt_deploy.report.modes import judged_mode
 
 __all__ = ["Finding", "finding_from_candidate", "verdict_blocks"]
 
@@ -101,44 +102,44 @@ def _block(finding: Finding) -> Verdict:
 
 
 def _parity(notes: _Notes, candidate: Candidate, options: str) -> None:
-    found, command = candidate.parity, f"fmmt parity {options}"
-    if found is None:
+    command = f"fmmt parity {options}"
+    if not candidate.parity:
         notes.missing.append("Its numbers were not compared with the reference's, stage by stage (parity).")
         notes.commands.append(command)
-    elif found.state == "stale":
-        _stale(notes, "Parity", found, command)
-    elif found.document["passed"].flag:
-        stages = counted(len(found.document["stages"]), "stage")
-        against = found.document["reference"].text or "the reference"
-        notes.evidence.append(f"Parity: all {stages} are within tolerance of {against}, on {_data(found)}.")
-    else:
-        worst = found.document["worst"]
-        where = f" Worst: {worst['stage'].text}, {worst['tensor'].text}." if worst else ""
-        notes.problems.append(
-            f"Parity FAILED on {_data(found)}: it does not compute what the reference computes.{where}"
-        )
+    for found in candidate.parity:
+        if found.state == "stale":
+            _stale(notes, f"Parity on {_data(found)}", found, command)
+        elif found.document["passed"].flag:
+            stages = counted(len(found.document["stages"]), "stage")
+            against = found.document["reference"].text or "the reference"
+            notes.evidence.append(f"Parity: all {stages} are within tolerance of {against}, on {_data(found)}.")
+        else:
+            worst = found.document["worst"]
+            where = f" Worst: {worst['stage'].text}, {worst['tensor'].text}." if worst else ""
+            what = "it does not compute what the reference computes"
+            notes.problems.append(f"Parity FAILED on {_data(found)}: {what}.{where}")
 
 
 def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
-    found, command = candidate.f1, f"fmmt eval {options} --data DATA --reference torch"
-    if found is None:
-        scored = " It was scored, but against no reference." if candidate.scores is not None else ""
+    command = f"fmmt eval {options} --data DATA --reference torch"
+    if not candidate.f1:
+        scored = " It was scored, but against no reference." if candidate.scores else ""
         notes.missing.append(f"Its F1 was not judged against the reference's.{scored}")
         notes.commands.append(command)
-        return
-    if found.state == "stale":
-        _stale(notes, "F1", found, command)
-        return
-    word = found.document["verdict"].text
-    words = next((m["equivalence"]["words"].text for m in found.document["modes"] if m["equivalence"]["words"]), "")
-    told = f"F1: {words}" if words else f"F1: {word}."
-    if word == "EQUIVALENT":
-        notes.evidence.append(told)
-    elif word == "DIFFERENT":
-        notes.problems.append(told)
-    else:
-        notes.missing.append(told)
-        notes.commands.append(command)
+    for found in candidate.f1:
+        if found.state == "stale":
+            _stale(notes, "F1", found, command)
+            continue
+        word = found.document["verdict"].text
+        words = judged_mode(found.document)["equivalence"]["words"].text
+        told = f"F1: {words}" if words else f"F1: {word}."
+        if word == "EQUIVALENT":
+            notes.evidence.append(told)
+        elif word == "DIFFERENT":
+            notes.problems.append(told)
+        else:
+            notes.missing.append(told)
+            notes.commands.append(command)
 
 
 def _stale(notes: _Notes, what: str, found: Evidence, command: str) -> None:

@@ -90,7 +90,9 @@ def call(engine: str, way: str, part: str, ms: float, gflop: float | None) -> Js
         "high_ms": 1.1 * ms,
         "samples": 12,
         "gflop": gflop,
-        "bytes": None if gflop is None else 2e7 * gflop,
+        "moved_bytes": None
+        if gflop is None
+        else {"swin": 2.1e8, "plm": 7.4e8, "fusion": 1.5e8}[part] * (1.0 if way == "alone" else 0.2),
         "precision": None if gflop is None else "fp16",
         "rate": rate,
         "share_of_rate": None if gflop is None or rate is None else gflop / ms * 1000 / rate,

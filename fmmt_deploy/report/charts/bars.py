@@ -11,7 +11,16 @@ from fmmt_deploy.report.charts.scales import Linear, linear_over
 from fmmt_deploy.report.charts.svg import WIDTH, chart, cut, element, text, text_width
 from fmmt_deploy.report.figures import ms, percent, signed
 
-__all__ = ["Amount", "Stage", "SwapRow", "amounts_chart", "shares_chart", "swaps_chart", "waterfall_chart"]
+__all__ = [
+    "Amount",
+    "Stage",
+    "SwapRow",
+    "amounts_chart",
+    "shares_chart",
+    "starts_chart",
+    "swaps_chart",
+    "waterfall_chart",
+]
 
 _LABEL = 88.0
 
@@ -63,10 +72,17 @@ class Stage:
     ms: float
 
 
-def waterfall_chart(title: str, stages: Sequence[Stage], colour: int = 1) -> Markup:
-    """Stages one after the other, each beginning where the one before ended, with time and share."""
+def waterfall_chart(title: str, stages: Sequence[Stage], colour: int = 1, longest_ms: float = 0.0) -> Markup:
+    """Stages one after the other, each beginning where the one before ended, with time and share.
+
+    Args:
+        title: What it shows.
+        stages: In their order.
+        colour: Number of the bars' colour.
+        longest_ms: What the width stands for, so that several charts can be compared; default their sum.
+    """
     height, top, whole = 27.0, 6.0, sum(stage.ms for stage in stages)
-    x = Linear(0.0, whole or 1.0, _LABEL, WIDTH - 104)
+    x = Linear(0.0, max(whole, longest_ms) or 1.0, _LABEL, WIDTH - 104)
     parts, begun = [], 0.0
     for number, stage in enumerate(stages):
         y = top + height * number
@@ -131,6 +147,27 @@ def _swap_row(x: Linear, y: float, column: float, row: SwapRow) -> Iterator[Mark
     yield element("rect", x=start, y=y - 7, width=max(end - start, 0.75), height=14.0, class_=colour)
     changed = "" if row.changed is None else f" · {row.changed}"
     yield text(WIDTH, y + 4, f"{signed(row.difference)}{changed}", "end small")
+
+
+def starts_chart(title: str, rows: Sequence[tuple[str, Sequence[Stage]]]) -> Markup:
+    """Times one after the other in a bar a row, all on one scale, with a legend and their sum."""
+    height, top = 34.0, 26.0
+    names = list(dict.fromkeys(stage.name for _, stages in rows for stage in stages))
+    colours = {name: place + 1 for place, name in enumerate(names)}
+    totals = [sum(stage.ms for stage in stages) for _, stages in rows]
+    x = Linear(0.0, max(totals, default=0.0) or 1.0, _LABEL, WIDTH - 72)
+    parts = [*_legend(names, colours)]
+    for number, ((label, stages), total) in enumerate(zip(rows, totals, strict=True)):
+        y, begun = top + height * number, 0.0
+        parts.append(text(0, y + 16, cut(label, _LABEL), full=label))
+        for stage in stages:
+            start, end = x(begun), x(begun + stage.ms)
+            wide, place = max(0.75, end - start - 1), f"c{colours[stage.name]}"
+            parts.append(element("rect", x=start, y=y + 3, width=wide, height=18.0, class_=place))
+            begun += stage.ms
+        parts.append(text(WIDTH, y + 16, ms(total), "end small"))
+    told = "; ".join(f"{label}: " + ", ".join(f"{s.name} {ms(s.ms)}" for s in stages) for label, stages in rows)
+    return chart(title, told, top + height * len(rows), parts)
 
 
 @dataclass(frozen=True, slots=True)

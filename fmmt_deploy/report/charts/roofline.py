@@ -15,6 +15,13 @@ from fmmt_deploy.report.figures import short
 __all__ = ["Roof", "RoofPoint", "roofline_chart"]
 
 
+_CORNERS = (
+    ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
+    ((0, -6), (5.5, 4.5), (-5.5, 4.5)),
+    ((0, -6), (6, 0), (0, 6), (-6, 0)),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Roof:
     """How fast the machine multiplies in a precision, in GFLOP/s."""
@@ -47,7 +54,7 @@ def roofline_chart(
         roofs: The machine's rates of products.
         gb_per_s: Of its memory; without it there is no slope.
         points: The stages.
-        legend: Names and numbers of the points' colours, where there are several.
+        legend: Names and numbers of the points' colours.
     """
     left, right, top, base = 46.0, WIDTH - 10, 12.0, 236.0
     ridges = [roof.gflops / gb_per_s for roof in roofs] if gb_per_s else []
@@ -56,16 +63,15 @@ def roofline_chart(
     parts = [*bottom_axis(x, top, base, "FLOP a byte that must be moved"), *side_axis(y, left, right, "GFLOP/s")]
     for roof in roofs:
         parts += _roof(x, y, roof, gb_per_s)
-    for point in points:
-        parts += _roof_point(x, y, point)
+    shapes = list(dict.fromkeys(point.name for point in points))
+    for p in points:
+        parts.append(_mark(p.name, shapes.index(p.name), x(p.intensity), y(p.gflops), f"c{p.colour}"))
+    parts += _legend(left, base + 52, shapes, legend)
     told = "; ".join(
         [f"{roof.name} {short(roof.gflops)} GFLOP/s" for roof in roofs]
         + [f"{p.name}: {short(p.gflops)} GFLOP/s at {short(p.intensity)} FLOP/byte" for p in points]
     )
-    for place, (name, colour) in enumerate(legend if len(legend) > 1 else ()):
-        parts.append(element("circle", cx=left + 6, cy=base + 48 + 16 * place, r=5.0, class_=f"c{colour}"))
-        parts.append(text(left + 18, base + 52 + 16 * place, name, "small"))
-    return chart(title, told, base + 36 + (16 * len(legend) + 6 if len(legend) > 1 else 0), parts)
+    return chart(title, told, base + 60 + 16 * len(legend), parts)
 
 
 def _roof(x: Log, y: Log, roof: Roof, gb_per_s: float | None) -> Iterator[Markup]:
@@ -78,8 +84,23 @@ def _roof(x: Log, y: Log, roof: Roof, gb_per_s: float | None) -> Iterator[Markup
     yield text(x.end, y(roof.gflops) - 5, f"{roof.name}: {short(roof.gflops)} GFLOP/s", "small end soft halo")
 
 
-def _roof_point(x: Log, y: Log, point: RoofPoint) -> Iterator[Markup]:
-    at = x(point.intensity)
-    yield element("circle", cx=at, cy=y(point.gflops), r=5.0, class_=f"c{point.colour}")
-    left = at + 8 + text_width(point.name, 10.5) > x.end
-    yield text(at + (-9 if left else 9), y(point.gflops) + 4, point.name, "small halo" + (" end" if left else ""))
+def _mark(name: str, shape: int, x: float, y: float, colour: str) -> Markup:
+    """A point: a circle, a square, a triangle or a diamond."""
+    told = element("title", name)
+    if shape == 0:
+        return element("circle", told, cx=x, cy=y, r=5.0, class_=colour)
+    corners = _CORNERS[(shape - 1) % len(_CORNERS)]
+    path = "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "Z"
+    return element("path", told, d=path, class_=colour)
+
+
+def _legend(left: float, y: float, parts: Sequence[str], names: Sequence[tuple[str, int]]) -> Iterator[Markup]:
+    """Shapes in a line, then colours under each other."""
+    x = left
+    for shape, part in enumerate(parts):
+        yield _mark(part, shape, x + 6, y - 4, "fsoft")
+        yield text(x + 16, y, part, "small")
+        x += 34 + text_width(part, 10.5)
+    for place, (name, colour) in enumerate(names):
+        yield element("rect", x=left + 1, y=y + 8 + 16 * place, width=10.0, height=10.0, rx=2, class_=f"c{colour}")
+        yield text(left + 16, y + 17 + 16 * place, name, "small")

@@ -8,9 +8,10 @@ from fmmt_deploy.report.blocks import Block, Charts, Figure, Heading, Paragraph,
 from fmmt_deploy.report.charts.bars import SwapRow, swaps_chart
 from fmmt_deploy.report.charts.histogram import MarkedValue, margins_histogram
 from fmmt_deploy.report.documents import Document
-from fmmt_deploy.report.facts import Candidate, Facts
+from fmmt_deploy.report.facts import Facts
 from fmmt_deploy.report.figures import NONE, counted, error, number, percent, short, signed_points
-from fmmt_deploy.report.sections.decisions import interval_words, judged_mode
+from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.sections.decisions import interval_words
 
 __all__ = ["audit_section", "swap_section"]
 
@@ -28,11 +29,10 @@ def audit_section(facts: Facts) -> Section:
         "error seen."
     )
     blocks: list[Block] = [Paragraph(words, "lead")]
-    audited = [(candidate, _audit(candidate)) for candidate in facts.candidates]
-    for candidate, audit in audited:
-        if audit:
-            blocks += [Heading(candidate.label), *_blocks(audit)]
-    if not any(audit for _, audit in audited):
+    found = [(title, audit) for title, document in _judged(facts) if (audit := judged_mode(document)["audit"])]
+    for title, audit in found:
+        blocks += [Heading(title), *_blocks(audit)]
+    if not found:
         blocks.append(Paragraph("Not audited: run `fmmt eval` with `--reference`.", "note"))
     return Section("audit", "Hard decisions", tuple(blocks))
 
@@ -44,17 +44,21 @@ def swap_section(facts: Facts) -> Section:
         "the graph it comes from. A full dot is a graph of the engine."
     )
     blocks: list[Block] = [Paragraph(words, "lead")]
-    swapped = [(c, c.f1.document["swaps"] if c.f1 is not None else Document()) for c in facts.candidates]
-    for candidate, swaps in swapped:
-        if swaps:
-            blocks += [Heading(candidate.label), *_swaps(swaps)]
-    if not any(swaps for _, swaps in swapped):
+    found = [(title, swaps) for title, document in _judged(facts) if (swaps := document["swaps"])]
+    for title, swaps in found:
+        blocks += [Heading(title), *_swaps(swaps)]
+    if not found:
         blocks.append(Paragraph("Not measured: run `fmmt eval` with `--reference` and `--swap`.", "note"))
     return Section("swaps", "Which graph is to blame", tuple(blocks))
 
 
-def _audit(candidate: Candidate) -> Document:
-    return Document() if candidate.f1 is None else judged_mode(candidate.f1.document)["audit"]
+def _judged(facts: Facts) -> Iterator[tuple[str, Document]]:
+    """Every evaluation with a reference, under the engine's name, and the data's where there are several."""
+    for candidate in facts.candidates:
+        for evidence in candidate.f1:
+            stale = " (stale)" if evidence.state == "stale" else ""
+            data = f" on {evidence.document['data']['source'].text}" if len(candidate.f1) > 1 else ""
+            yield f"{candidate.label}{data}{stale}", evidence.document
 
 
 def _blocks(audit: Document) -> Iterator[Block]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fmmt_deploy.report.blocks import Block, Charts, Figure, Heading, Listing, Table
-from fmmt_deploy.report.charts.bars import Stage, waterfall_chart
+from fmmt_deploy.report.charts.bars import Stage, starts_chart
 from fmmt_deploy.report.charts.roofline import Roof, RoofPoint, roofline_chart
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.figures import bytes_text, counted, ms, percent, short
-from fmmt_deploy.report.sections.contenders import colour, contender, validity_word
+from fmmt_deploy.report.sections.contenders import colour, contender, validity_mark
 
 __all__ = ["call_blocks", "cold_blocks", "roofline_blocks"]
 
@@ -39,7 +39,7 @@ def _call_row(row: Document) -> tuple[str, ...]:
         short(row["gflop"].number),
         short(rate),
         percent(row["share_of_rate"].number),
-        validity_word(row),
+        validity_mark(row),
     )
 
 
@@ -51,12 +51,12 @@ def _rate(row: Document) -> float | None:
 
 def roofline_blocks(report: Document) -> Iterator[Block]:
     """The rate of each graph against what the machine could do with it."""
-    rows = list(report["device"]["rows"]) or list(report["engine"]["rows"])
+    rows = [row for row in report["device"]["rows"] if _rate(row)] or [r for r in report["engine"]["rows"] if _rate(r)]
     names = list(dict.fromkeys(contender(row) for row in rows))
     points = [
         RoofPoint(row["part"].text, 1e9 * gflop / moved, rate, colour(names.index(contender(row))))
         for row in rows
-        if (gflop := row["gflop"].number) and (moved := row["bytes"].number) and (rate := _rate(row))
+        if (gflop := row["gflop"].number) and (moved := row["moved_bytes"].number) and (rate := _rate(row))
     ]
     roofs = [Roof(rate["name"].text, value) for rate in report["rates"] if (value := rate["gflops"].number)]
     if not points or not roofs:
@@ -65,10 +65,20 @@ def roofline_blocks(report: Document) -> Iterator[Block]:
     legend = [(name, colour(place)) for place, name in enumerate(names)]
     svg = roofline_chart("Roofline", roofs, report["copy_gb_per_s"].number, points, legend)
     caption = (
-        "Each graph's rate against the bytes it must move at least: weights once a call, inputs and outputs. The lines "
-        "are what this machine was measured to do."
+        "Each graph's rate against the bytes that it must move at least: weights once a call, and inputs. The lines "
+        "are what this machine was measured to do, the slope its memory."
     )
-    yield Charts((Figure(svg, "Rate against intensity.", caption),))
+    yield Charts((Figure(svg, "Rate against intensity.", caption),), _roofline_table(rows))
+
+
+def _roofline_table(rows: list[Document]) -> Table:
+    cells = []
+    for row in rows:
+        gflop, moved = row["gflop"].number, row["moved_bytes"].number
+        intensity = 1e9 * gflop / moved if gflop and moved else None
+        share = percent(row["share_of_rate"].number)
+        cells.append((contender(row), row["part"].text, short(intensity), short(_rate(row)), share))
+    return Table(("", "part", ">FLOP/byte", ">GFLOP/s", ">of the rate"), cells, "The same in figures")
 
 
 def cold_blocks(found: Document) -> Iterator[Block]:
@@ -83,19 +93,18 @@ def cold_blocks(found: Document) -> Iterator[Block]:
             *(ms(row[name].number) for name in ("open_ms", "first_ms", "steady_ms")),
             bytes_text(row["peak_bytes"].number),
             bytes_text(row["gpu_bytes"].number),
-            validity_word(row),
+            validity_mark(row),
         )
         for row in rows
     ]
     heads = ("engine", ">open", ">first answer", ">later ones", ">memory", ">GPU memory", "")
     processes = counted(max(len(row["starts"]) for row in rows), "process", "processes")
     caption = f"Each in a process of its own; medians of {processes}"
-    figures = [figure for row in rows if (figure := _cold_figure(row)) is not None]
-    yield Charts(tuple(figures), Table(heads, cells, caption))
+    listed = [(row["engine"].text, _starts(row)) for row in rows]
+    svg = starts_chart("Cold start", [one for one in listed if one[1]])
+    yield Charts((Figure(svg, "From starting a process to its first answer."),), Table(heads, cells, caption))
 
 
-def _cold_figure(row: Document) -> Figure | None:
+def _starts(row: Document) -> list[Stage]:
     times = (("open", row["open_ms"].number), ("first answer", row["first_ms"].number))
-    stages = [Stage(label, time) for label, time in times if time is not None]
-    name = row["engine"].text
-    return Figure(waterfall_chart(f"Cold start of {name}", stages), f"{name}.") if stages else None
+    return [Stage(label, time) for label, time in times if time is not None]

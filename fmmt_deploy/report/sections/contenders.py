@@ -5,7 +5,7 @@ from __future__ import annotations
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.figures import NONE, short
 
-__all__ = ["colour", "contender", "ratio_words", "validity_word"]
+__all__ = ["colour", "contender", "ratio_words", "validity_mark", "validity_word"]
 
 _WAYS = {
     "published": "the published loop",
@@ -32,6 +32,11 @@ def validity_word(document: Document) -> str:
     """`✓ VALID` or `✗ INVALID`."""
     valid = document["valid"].flag
     return NONE if valid is None else "✓ VALID" if valid else "✗ INVALID"
+
+
+def validity_mark(document: Document) -> str:
+    """The same for a cell: what is valid needs no word."""
+    return validity_word(document).replace(" VALID", "")
 
 
 def ratio_words(ratio: Document) -> str:

@@ -18,11 +18,12 @@ from fmmt_deploy.report.blocks import (
 from fmmt_deploy.report.charts.heatmap import counts_heatmap
 from fmmt_deploy.report.charts.intervals import IntervalRow, intervals_chart
 from fmmt_deploy.report.documents import Document
-from fmmt_deploy.report.facts import Candidate, Evidence, Facts
+from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.figures import NONE, counted, number, percent, points, short, signed_points
+from fmmt_deploy.report.modes import judged_mode
 from fmmt_deploy.types import EMOTIONS
 
-__all__ = ["decision_section", "interval_words", "judged_mode"]
+__all__ = ["classes_table", "decision_section", "interval_words"]
 
 _MARKS = {"EQUIVALENT": "✓", "DIFFERENT": "✗", "INCONCLUSIVE": "◌"}
 _SHOWN = 30
@@ -45,21 +46,14 @@ def decision_section(facts: Facts) -> Section:
         )
     ]
     for candidate in facts.candidates:
-        evidence = candidate.f1 or candidate.scores
-        if evidence is not None:
-            blocks += [Heading(candidate.label), *_candidate(candidate, evidence)]
-        else:
-            blocks += [Heading(candidate.label), Paragraph("Not scored: run `fmmt eval`.", "note")]
+        blocks.append(Heading(candidate.label))
+        for evidence in (*candidate.f1, *candidate.scores):
+            blocks += _evaluation(candidate.label, evidence)
+        if not candidate.f1 and not candidate.scores:
+            blocks.append(Paragraph("Not scored: run `fmmt eval`.", "note"))
     if not facts.candidates:
         blocks.append(Paragraph("No engine was scored: run `fmmt eval`.", "note"))
     return Section("f1", "Decisions and F1", tuple(blocks))
-
-
-def judged_mode(document: Document) -> Document:
-    """The mode that the verdict is about: the last of those with one that says the same."""
-    judged = [mode for mode in document["modes"] if mode["equivalence"]]
-    same = [mode for mode in judged if mode["equivalence"]["verdict"].text == document["verdict"].text]
-    return (same or judged or [Document()])[-1]
 
 
 def interval_words(interval: Document) -> str:
@@ -68,7 +62,7 @@ def interval_words(interval: Document) -> str:
     return NONE if low is None or high is None else f"{signed_points(low)} to {signed_points(high)}"
 
 
-def _candidate(candidate: Candidate, evidence: Evidence) -> Iterator[Block]:
+def _evaluation(label: str, evidence: Evidence) -> Iterator[Block]:
     document = evidence.document
     if evidence.state == "stale":
         yield Paragraph(f"Stale: {evidence.why}. What follows is of the bundle as it was then.", "note")
@@ -80,8 +74,8 @@ def _candidate(candidate: Candidate, evidence: Evidence) -> Iterator[Block]:
         yield from _equivalence(mode["equivalence"])
     else:
         mode = next(iter(document["modes"]), Document())
-        yield from _scores(mode["evaluation"], candidate.label)
-    yield from _pictures(mode, candidate)
+        yield from _scores(mode["evaluation"], label)
+    yield from _pictures(mode, label)
     yield from _modes(document)
     yield from _changed(mode["equivalence"])
 
@@ -121,7 +115,7 @@ def _equivalence(found: Document) -> Iterator[Block]:
         limit = None if margin is None else 100 * margin
         chart = intervals_chart("F1 difference with interval", rows, limit, "points of F1, engine less reference")
         caption = "The margin is for the weighted F1; a class has fewer cases and a wider interval."
-        yield Charts((Figure(chart, "Difference of F1.", caption),), _classes(found))
+        yield Charts((Figure(chart, "Difference of F1.", caption),), classes_table(found))
 
 
 def _overall(found: Document) -> IntervalRow | None:
@@ -141,7 +135,8 @@ def _interval_row(label: str, found: Document, judged: bool = False) -> Interval
     )
 
 
-def _classes(found: Document) -> Table:
+def classes_table(found: Document) -> Table:
+    """F1 of each emotion and over all, from an equivalence."""
     rows = [
         (
             one["emotion"].text,
@@ -186,14 +181,12 @@ def _scores(found: Document, label: str) -> Iterator[Block]:
     yield Table(("emotion", ">cases", ">precision", ">recall", ">F1"), rows, "Scores by emotion")
 
 
-def _pictures(mode: Document, candidate: Candidate) -> Iterator[Block]:
+def _pictures(mode: Document, label: str) -> Iterator[Block]:
     figures = []
     confusion = _counts(mode["evaluation"]["confusion"])
     if confusion:
         svg = counts_heatmap("Confusion", EMOTIONS, confusion, ("truth", "decision"))
-        figures.append(
-            Figure(svg, f"Confusion of {candidate.label}.", "Colour: share of the row, so the diagonal is recall.")
-        )
+        figures.append(Figure(svg, f"Confusion of {label}.", "Colour: share of the row, so the diagonal is recall."))
     flips = _counts(mode["equivalence"]["flips"])
     if flips:
         svg = counts_heatmap(

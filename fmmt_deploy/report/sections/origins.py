@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from fmmt_deploy.receipts.chain import Chain
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.report.blocks import Block, Heading, Listing, Paragraph, Section, Table
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Facts
 from fmmt_deploy.report.figures import NONE, bytes_text, counted, number, short
 
-__all__ = ["environment_section", "receipts_section"]
+__all__ = ["environment_section", "hashes_table", "machines", "receipts_section", "tools_table"]
 
+_STATES = {"ok": "✓", "failed": "✗", "stale": "◌", "missing": "◌", "unknown": "◌"}
 _VERDICTS = {"passed": "✓", "EQUIVALENT": "✓", "VALID": "✓", "failed": "✗", "DIFFERENT": "✗", "INVALID": "✗"}
 
 
@@ -25,6 +27,8 @@ def receipts_section(facts: Facts) -> Section:
     blocks: list[Block] = [Paragraph(words, "lead")]
     if facts.damaged:
         blocks.append(Listing(tuple(f"✗ `{kept.path}` {kept.problem}" for kept in facts.damaged)))
+    if facts.chain is not None:
+        blocks.append(_chain(facts.chain))
     rows = [_receipt_row(facts, number_, receipt) for number_, receipt in enumerate(facts.receipts)]
     if rows:
         heads = ("receipt", "!command", "!written", ">took", "verdict", "#SHA-256")
@@ -41,16 +45,38 @@ def receipts_section(facts: Facts) -> Section:
 def environment_section(facts: Facts) -> Section:
     """Model, machines, versions and settings."""
     blocks: list[Block] = [Heading("Model"), _model(facts)]
-    machines = dict.fromkeys(_machine(receipt) for receipt in facts.receipts)
-    if machines:
-        blocks += [Heading("Machines"), Listing(tuple(machines))]
-    tools = _tools(facts)
+    if machines(facts):
+        blocks += [Heading("Machines"), Listing(machines(facts))]
+    tools = tools_table(facts)
     if tools.rows:
         blocks += [Heading("Versions"), tools]
     settings = [_settings(receipt) for receipt in facts.receipts if receipt.settings]
     if settings:
         blocks += [Heading("Settings"), *settings]
     return Section("environment", "Settings and environment", tuple(blocks))
+
+
+def _chain(chain: Chain) -> Table:
+    rows = [
+        (step.kind, step.name, f"{_STATES[step.state]} {step.state}", step.why, step.receipt or NONE, step.next or NONE)
+        for step in chain.steps
+    ]
+    heads = ("step", "of", "!state", "~why", "receipt", "~what to run")
+    return Table(heads, rows, "The chain from the checkpoint to the benchmark")
+
+
+def machines(facts: Facts) -> tuple[str, ...]:
+    """Every machine that a command ran on."""
+    return tuple(dict.fromkeys(_machine(receipt) for receipt in facts.receipts))
+
+
+def hashes_table(facts: Facts) -> Table:
+    """What went in and what the bundle holds, by SHA-256."""
+    inputs = {(name, hashed.sha256) for receipt in facts.receipts for name, hashed in receipt.inputs.items()}
+    rows = [(f"input: {name}", digest) for name, digest in sorted(inputs)]
+    rows += [(name, entry.sha256) for name, entry in sorted(facts.manifest.files.items())]
+    rows += [(kept.path, kept.sha256) for kept in facts.kept]
+    return Table(("file", "#SHA-256"), rows)
 
 
 def _receipt_row(facts: Facts, place: int, receipt: Receipt) -> tuple[str, ...]:
@@ -119,7 +145,7 @@ def _machine(receipt: Receipt) -> str:
     return ", ".join([*(part for part in parts if part), device["system"].text, *(gpus or ["no GPU"])])
 
 
-def _tools(facts: Facts) -> Table:
+def tools_table(facts: Facts) -> Table:
     """Each tool's versions, with the receipts they were used in where there are several."""
     found: dict[str, dict[str, list[int]]] = {}
     for receipt in facts.receipts:

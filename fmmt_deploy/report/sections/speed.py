@@ -11,9 +11,11 @@ from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.figures import NONE, ms, number, short
 from fmmt_deploy.report.sections.calls import call_blocks, cold_blocks, roofline_blocks
-from fmmt_deploy.report.sections.contenders import colour, contender, ratio_words, validity_word
+from fmmt_deploy.report.sections.contenders import colour, contender, ratio_words, validity_mark, validity_word
 
-__all__ = ["SCENARIOS", "speed_section"]
+__all__ = ["SCENARIOS", "scenario_table", "speed_section"]
+
+_FEW = 3
 
 SCENARIOS = {
     "single-stream": "Single stream: the next utterance when the last is answered",
@@ -39,13 +41,21 @@ def _bench(evidence: Evidence) -> Iterator[Block]:
     if evidence.state == "stale":
         yield Paragraph(f"Stale: {evidence.why}. What follows is of the bundle as it was then.", "note")
     yield Paragraph(f"{validity_word(document)[2:] or 'Not judged'}; receipt `{evidence.path}`.")
-    if document["reasons"].texts:
-        yield Listing(tuple(f"INVALID: {reason}" for reason in document["reasons"].texts))
+    yield from _reasons(document["reasons"].texts)
     if document["unseen"].texts:
         yield Paragraph(f"Not watched here: {'; '.join(document['unseen'].texts)}.", "note")
     for workload in document["workloads"]:
         yield from _workload(workload)
     yield from cold_blocks(document["cold_start"])
+
+
+def _reasons(reasons: tuple[str, ...]) -> Iterator[Block]:
+    """Why it is invalid: the first few, and all of them for who asks."""
+    if reasons:
+        yield Listing(reasons[:_FEW])
+    if reasons[_FEW:]:
+        rows = [(str(place + 1), reason) for place, reason in enumerate(reasons)]
+        yield Table(("", "~reason"), rows, folded=f"All {len(reasons)} reasons")
 
 
 def _workload(report: Document) -> Iterator[Block]:
@@ -62,19 +72,25 @@ def _workload(report: Document) -> Iterator[Block]:
     yield from roofline_blocks(report)
 
 
+def scenario_table(name: str, found: Document) -> Table:
+    """The figures of one scenario."""
+    tables = {"single-stream": _latency_table, "offline": _offline_table}
+    return tables.get(name, _server_table)(list(found["rows"]))
+
+
 def _scenario(name: str, title: str, found: Document) -> Iterator[Block]:
     yield Heading(f"{title}, from files to labels")
     rows = list(found["rows"])
     if name == "single-stream":
         latencies = [_latency_row(number_, row) for number_, row in enumerate(rows)]
         svg = latency_chart("Latency of an utterance", latencies, "time from files to label")
-        yield Charts((Figure(svg, "Latency.", "Bars: how many utterances took so long."),), _latency_table(rows))
+        yield Charts((Figure(svg, "Latency.", "Bars: how many utterances took so long."),), scenario_table(name, found))
     elif name == "offline":
         amounts = [_amount(number_, row) for number_, row in enumerate(rows) if row["per_second"]["median"].number]
         svg = amounts_chart("Throughput", amounts, "utterances a second; line: lowest to highest repetition")
-        yield Charts((Figure(svg, "Throughput."),), _offline_table(rows))
+        yield Charts((Figure(svg, "Throughput."),), scenario_table(name, found))
     else:
-        yield _server_table(rows)
+        yield scenario_table(name, found)
     baseline = found["baseline"].text
     if baseline:
         yield Paragraph(f"Ratios are against `{baseline}`, over interleaved blocks, with their interval.")
@@ -102,7 +118,7 @@ def _latency_table(rows: list[Document]) -> Table:
     for row in rows:
         by_percent = {p["percent"].count: p for p in row["percentiles"]}
         times = (_percentile(by_percent.get(percent_, Document())) for percent_ in percents)
-        cells.append((contender(row), *times, ratio_words(row["ratio"]), validity_word(row)))
+        cells.append((contender(row), *times, ratio_words(row["ratio"]), validity_mark(row)))
     heads = ("", *(f">p{percent_}" for percent_ in percents), ">faster", "")
     return Table(heads, cells, "Latency; (?) where there are too few samples to claim it")
 
@@ -127,7 +143,7 @@ def _offline_table(rows: list[Document]) -> Table:
             f"{short(row['per_second']['lowest'].number)} to {short(row['per_second']['highest'].number)}",
             number(row["repetitions"].number),
             ratio_words(row["ratio"]),
-            validity_word(row),
+            validity_mark(row),
         )
         for row in rows
     ]
@@ -141,7 +157,7 @@ def _server_table(rows: list[Document]) -> Table:
             NONE if row["rate_per_second"].number is None else f"{short(row['rate_per_second'].number)} a second",
             NONE if row["fails_at"].number is None else f"{short(row['fails_at'].number)} a second",
             f"p{row['percent'].count or NONE} under {ms(row['limit_ms'].number)}",
-            validity_word(row),
+            validity_mark(row),
         )
         for row in rows
     ]
@@ -153,10 +169,11 @@ def _stages(stages: Document) -> Iterator[Block]:
     for row in stages["rows"]:
         by_contender.setdefault(contender(row), []).append(row)
     figures = []
+    longest = max((sum(row["ms"].number or 0.0 for row in rows) for rows in by_contender.values()), default=0.0)
     for place, (name, rows) in enumerate(by_contender.items()):
         listed = [Stage(row["stage"].text, time) for row in rows if (time := row["ms"].number) is not None]
         if listed:
-            svg = waterfall_chart(f"Stages of {name}", listed, colour(place))
+            svg = waterfall_chart(f"Stages of {name}", listed, colour(place), longest)
             figures.append(Figure(svg, f"{name}.", "Mean of an utterance."))
     if not figures:
         return

@@ -10,7 +10,7 @@ from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
 from fmmt_deploy.report.figures import NONE, counted, error, exponential
 
-__all__ = ["parity_section"]
+__all__ = ["parity_section", "tensors_table"]
 
 
 def parity_section(facts: Facts) -> Section:
@@ -28,10 +28,10 @@ def parity_section(facts: Facts) -> Section:
 
 
 def _candidate(candidate: Candidate) -> Iterator[Block]:
-    if candidate.parity is None:
+    if not candidate.parity:
         yield Paragraph(f"Not compared: run `fmmt parity --engine {candidate.engine}`.", "note")
-    else:
-        yield from _parity(candidate.parity)
+    for evidence in candidate.parity:
+        yield from _parity(evidence)
     if candidate.itself is not None:
         yield Paragraph(_itself(candidate.itself))
 
@@ -43,17 +43,21 @@ def _parity(evidence: Evidence) -> Iterator[Block]:
     data = document["data"].text or "self-test"
     against = document["reference"].text
     yield Paragraph(f"`{document['engine'].text}` against `{against}` on `{data}`; receipt `{evidence.path}`.")
-    named = [(stage["name"].text, tensor) for stage in document["stages"] for tensor in stage["tensors"]]
+    named = _named(document)
     rows = [row for stage, tensor in named if (row := _error_row(stage, tensor)) is not None]
     if rows:
         svg = errors_chart("Errors by stage", rows, "absolute error")
         caption = (
             "A line from the mean to the largest error; the dashed stroke is what is allowed where it came nearest."
         )
-        yield Charts((Figure(svg, "How far each tensor is off.", caption),))
-    if named:
-        yield _table(named)
+        yield Charts((Figure(svg, "How far each tensor is off.", caption),), tensors_table(document))
+    elif named:
+        yield tensors_table(document)
     yield from _decisions(document)
+
+
+def _named(document: Document) -> list[tuple[str, Document]]:
+    return [(stage["name"].text, tensor) for stage in document["stages"] for tensor in stage["tensors"]]
 
 
 def _error_row(stage: str, tensor: Document) -> ErrorRow | None:
@@ -73,7 +77,8 @@ def _allowed(tensor: Document) -> float:
     return (tolerance["atol"].number or 0.0) + (tolerance["rtol"].number or 0.0) * at
 
 
-def _table(named: list[tuple[str, Document]]) -> Table:
+def tensors_table(document: Document) -> Table:
+    """Every tensor that was compared, from a parity report."""
     rows = [
         (
             _label(stage, tensor),
@@ -83,7 +88,7 @@ def _table(named: list[tuple[str, Document]]) -> Table:
             _tolerance(tensor["tolerance"]),
             "✓ passed" if tensor["passed"].flag else f"✗ {tensor['failure'].text or 'FAILED'}",
         )
-        for stage, tensor in named
+        for stage, tensor in _named(document)
     ]
     heads = ("tensor", ">largest", ">mean", ">relative norm", "allowed", "verdict")
     return Table(heads, rows, "Absolute errors")

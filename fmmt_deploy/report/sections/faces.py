@@ -1,0 +1,103 @@
+"""The faces of utterances that an engine decides otherwise, and of the gate's decisions that crossed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.errors import DataError
+from fmmt_deploy.report.blocks import Block, Face, Faces, Heading, Paragraph, Section
+from fmmt_deploy.report.documents import Document
+from fmmt_deploy.report.facts import Facts
+from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.pictures import picture_from_face
+from fmmt_deploy.types import Utterance
+
+__all__ = ["faces_section"]
+
+_UTTERANCES, _FACES = 12, 16
+"""The most that are shown: a page is to be read, and each picture takes some kilobytes."""
+
+
+def faces_section(facts: Facts, data: Path, split: str, faces_dir: Path | None = None) -> Section:
+    """Pictures from a data set; which faces were kept is what the receipts say.
+
+    Args:
+        facts: What is known.
+        data: The data set that the engine was scored on.
+        split: Which part of it.
+        faces_dir: Where its face images are, if their paths are of another machine.
+
+    Raises:
+        DataError: It can't be read, or has none of the utterances.
+    """
+    changed = [one for c in facts.candidates for f1 in c.f1 for one in _changes(c.label, f1.document)]
+    shown = changed[:_UTTERANCES]
+    blocks: list[Block] = [] if changed else [Paragraph("No decision changed.", "note")]
+    if changed:
+        known = _utterances(facts, data, split, faces_dir)
+        found = [one for one in shown if one.utterance in known]
+        if not found:
+            raise DataError(
+                f"{data} ({split}) has none of the utterances that changed, such as {shown[0].utterance}.",
+                fix="Give the data and the split that the engine was scored on.",
+                path=data,
+            )
+        blocks += [block for one in found for block in _utterance(one, known[one.utterance])]
+    if len(changed) > len(shown):
+        blocks.append(Paragraph(f"{len(changed) - len(shown)} more are not shown.", "note"))
+    return Section("faces", "Faces of changed decisions", tuple(blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A changed decision; which faces each side kept, None where the receipt does not say."""
+
+    utterance: str
+    words: str
+    reference: frozenset[int] | None
+    engine: frozenset[int] | None
+
+
+def _changes(label: str, document: Document) -> list[_Change]:
+    mode = judged_mode(document)
+    faces = mode["audit"]["faces"]
+    found = {}
+    for change in mode["equivalence"]["changed_decisions"]:
+        name = change["utterance"].text
+        decided = f"{change['reference'].text} → {change['decision'].text}"
+        words = f"{name}: {decided}; the label says {change['label'].text} ({label})"
+        found[name] = _Change(name, words, _kept(faces[name]["reference"]), _kept(faces[name]["engine"]))
+    return list(found.values())
+
+
+def _kept(faces: Document) -> frozenset[int] | None:
+    return frozenset(count for face in faces if (count := face.count) is not None) if faces else None
+
+
+def _utterances(facts: Facts, data: Path, split: str, faces_dir: Path | None) -> dict[str, Utterance]:
+    dataset = read_data(data, split, facts.manifest.architecture, faces_dir)
+    return {utterance.id: utterance for dialogue in dataset.dialogues for utterance in dialogue.utterances}
+
+
+def _utterance(change: _Change, utterance: Utterance) -> list[Block]:
+    paths = utterance.faces[: utterance.vision_length]
+    blocks: list[Block] = [Heading(change.words)]
+    if not paths:
+        return [*blocks, Paragraph("It has no face.", "note")]
+    blocks.append(Faces(tuple(_face(number, path, change) for number, path in enumerate(paths[:_FACES]))))
+    if len(paths) > _FACES:
+        blocks.append(Paragraph(f"The first {_FACES} of {len(paths)} faces.", "note"))
+    return blocks
+
+
+def _face(number: int, path: Path, change: _Change) -> Face:
+    picture = picture_from_face(path)
+    if change.reference is None or change.engine is None:
+        return Face(picture, "kept", f"{number}")
+    before, after = number in change.reference, number in change.engine
+    fates = ["kept" if kept else "dropped" for kept in (before, after)]
+    if before != after:
+        return Face(picture, "turned", f"{number}: {fates[0]} → {fates[1]}")
+    return Face(picture, "kept" if before else "dropped", f"{number}: {fates[0]}")
