@@ -11,9 +11,9 @@ from fmmt_deploy.engines.protocol import Array
 from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.evaluation.scores import DoubleArray, confusion_matrix, weighted_f1
 from fmmt_deploy.evaluation.significance import Interval, clustered_bootstrap_interval
-from fmmt_deploy.types import FloatArray, GraphName, IntArray
+from fmmt_deploy.types import GraphName, IntArray
 
-__all__ = ["F1Change", "Judgement", "KeptFaces", "NoiseSum", "confidences", "f1_change", "kept_faces"]
+__all__ = ["F1Change", "Judgement", "KeptFaces", "NoiseSum", "f1_change", "kept_faces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +149,8 @@ def f1_change(
     return F1Change(scores[0], scores[1], scores[1] - scores[0], scores[2] - scores[0], interval)
 
 
-def confidences(face_logits: FloatArray, tau: float) -> DoubleArray:
-    """Σp² of every face, (N,), p the softmax of its logits over tau: what the gate compares with its threshold."""
-    scaled = face_logits.astype(np.float64) / tau
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares = powers / powers.sum(axis=1, keepdims=True)
-    squared: DoubleArray = np.square(shares).sum(axis=1)
-    return squared
-
-
 def kept_faces(reference: DoubleArray, actual: DoubleArray, changed: int, threshold: float) -> KeptFaces:
-    """The gate's decisions, from both runs' `confidences`, (N,), and how many faces were kept in one run only."""
+    """The gate's decisions, from both runs' `confidences` (N,), and how many faces were kept in one run only."""
     error = float(np.abs(actual - reference).max(initial=0.0))
     near = int((np.abs(reference - threshold) <= error).sum()) if error else 0
     return KeptFaces(len(reference), changed, near, error)
