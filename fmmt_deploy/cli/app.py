@@ -87,9 +87,11 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.parity import parity
     from fmmt_deploy.cli.profile_data import profile_data
     from fmmt_deploy.cli.run import run
+    from fmmt_deploy.cli.status import status
     from fmmt_deploy.cli.train import train
     from fmmt_deploy.cli.triage import triage
     from fmmt_deploy.cli.verdict import verdict
+    from fmmt_deploy.cli.verify import verify
 
     return {
         "make-demo-data": make_demo_data,
@@ -107,6 +109,8 @@ def _commands() -> Mapping[str, Command]:
         "diff": diff,
         "verdict": verdict,
         "bench": bench,
+        "status": status,
+        "verify": verify,
         "doctor": doctor,
     }
 

@@ -19,7 +19,8 @@ from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.cli.output import Output, plain_values
 from fmmt_deploy.receipts.machine import device_facts, tool_versions
 from fmmt_deploy.receipts.record import Hashed, Receipt, Setting
-from fmmt_deploy.receipts.store import ELSEWHERE, add_receipt, append_receipt, check_appendable
+from fmmt_deploy.receipts.store import add_receipt, append_receipt, check_appendable
+from fmmt_deploy.receipts.subjects import ELSEWHERE, graph_subjects
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.bundle.precisions import Precisions
@@ -190,19 +191,6 @@ def subjects_of(bundle: Bundle, kind: str, precisions: Precisions, cache: Path |
     finally:
         device.close()
     return engine_subjects(bundle, files.values())
-
-
-def graph_subjects(bundle: Bundle, precisions: Precisions) -> dict[str, str]:
-    """Graphs with their weights, as the manifest has them."""
-    from fmmt_deploy.bundle.external_data import external_data_locations
-
-    found = {}
-    for graph, precision in precisions.items():
-        path = bundle.graph(graph, precision)
-        for file in (path, *(path.parent / location for location in sorted(external_data_locations(path)))):
-            relative = file.relative_to(bundle.path).as_posix()
-            found[relative] = bundle.manifest.files[relative].sha256
-    return found
 
 
 def engine_subjects(bundle: Bundle, files: Iterable[EngineFile]) -> dict[str, str]:

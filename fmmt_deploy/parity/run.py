@@ -31,6 +31,7 @@ __all__ = [
     "accept_graph",
     "cases_from_dataset",
     "cases_from_self_test",
+    "compare_graph",
     "parity",
     "recorded_engines",
 ]
@@ -112,8 +113,13 @@ def accept_graph(graph: GraphName, engine: Engine, stage: Stage, precision: Prec
     Raises:
         ParityError: It answers otherwise.
     """
+    compare_graph(graph, engine, stage, precision).raise_unless_passed()
+
+
+def compare_graph(graph: GraphName, engine: Engine, stage: Stage, precision: Precision = "fp32") -> ParityReport:
+    """Compares one graph with the reference's recorded answers."""
     tensors = _compared(graph, stage.inputs, stage.outputs, engine.run(stage.inputs), precision)
-    ParityReport(f"{graph} {precision}", "torch fp32", (StageParity(graph, tensors),)).raise_unless_passed()
+    return ParityReport(f"{graph} {precision}", "torch fp32", (StageParity(graph, tensors),))
 
 
 def cases_from_self_test(stages: Mapping[GraphName, Stage]) -> Iterator[Case]:

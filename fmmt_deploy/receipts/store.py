@@ -15,9 +15,9 @@ from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem
 from fmmt_deploy.receipts.record import DamagedReceiptError, Receipt, bytes_from_receipt, receipt_from_bytes
+from fmmt_deploy.receipts.subjects import ELSEWHERE
 
 __all__ = [
-    "ELSEWHERE",
     "FOLDER",
     "Kept",
     "add_receipt",
@@ -29,9 +29,6 @@ __all__ = [
 ]
 
 FOLDER = "receipts"
-
-ELSEWHERE = "cache:"
-"""Begins the name of an engine that is not kept in the bundle; no path in a bundle has a colon."""
 
 _NAME = re.compile(r"(\d{4,})-[a-z][a-z-]*\.json")
 _TEMPORARY = re.compile(r"\.\d{4,}-[a-z-]+\.json\.tmp-\d+")

@@ -1,0 +1,74 @@
+"""The steps in which an engine was judged: parity, F1, bench."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.receipts.lanes import FLAVOURS, Lane, lanes_of_receipt, other_runtime
+from fmmt_deploy.receipts.record import Receipt
+from fmmt_deploy.receipts.step import Kind, State, Step, listed, step_from
+from fmmt_deploy.receipts.subjects import changed
+
+__all__ = ["judged_steps"]
+
+_KINDS: Mapping[str, Kind] = {"parity": "parity", "eval": "F1", "bench": "bench"}
+
+
+def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Iterator[Step]:
+    """For each kind of judgement the latest on each data, or what is missing."""
+    for command, kind in _KINDS.items():
+        latest: dict[str, Receipt] = {}
+        for receipt in receipts:
+            if receipt.command == command and any(found == lane for found in lanes_of_receipt(bundle, receipt)):
+                latest.pop(on := _on(receipt), None)
+                latest[on] = receipt
+        if lane.engine in FLAVOURS:
+            latest.pop(_ITSELF, None)  # that is the engine's own step
+        for on, receipt in latest.items():
+            yield _judged(bundle, lane, kind, on, receipt)
+        if not latest.keys() - {_ITSELF} and lane.is_for_production:
+            yield Step(kind, lane.name, "missing", "not judged yet", next=_command(bundle, lane, command))
+
+
+def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -> Step:
+    name = f"{lane.name}, {on}" if on else lane.name
+    again = _command(bundle, lane, receipt.command)
+
+    def step(state: State, why: str) -> Step:
+        return step_from(receipt, kind, name, state, why, again)
+
+    if others := changed(bundle, receipt.subjects):
+        return step("stale", f"it is about another {listed(others)}")
+    other = other_runtime(lane, receipt)
+    if other and lane.engine in FLAVOURS:
+        return step("stale", f"it was with {other}")
+    with_ = f" (with {other})" if other else ""
+    if receipt.exit_code or receipt.verdict.upper().startswith("INVALID"):
+        return step("failed", f"{receipt.verdict or 'failed'}, exit code {receipt.exit_code}{with_}")
+    if kind == "F1" and not receipt.verdict:
+        return step("unknown", f"scored, but not held against a reference{with_}")
+    return step("ok", f"{receipt.verdict or 'measured'}{with_}")
+
+
+_ITSELF = "against itself"
+
+
+def _on(receipt: Receipt) -> str:
+    """What was judged on, as the command line named it."""
+    settings = {name: setting.value for name, setting in receipt.settings.items()}
+    if settings.get("self") is True:
+        return _ITSELF
+    data = settings.get("data")
+    if data is None:
+        return "self-test" if receipt.command == "parity" else ""
+    return f"{data} ({settings['split']})" if "split" in settings else str(data)
+
+
+def _command(bundle: Bundle, lane: Lane, command: str) -> str:
+    path = shlex.quote(str(bundle.path))
+    if command == "bench":
+        return f"fmmt bench -b {path} --engine {lane.engine if lane.text == 'fp32' else f'{lane.engine}:{lane.text}'}"
+    asked = f"-b {path} --engine {lane.engine} --precision {lane.text}"
+    return f"fmmt eval {asked} --data DIR --reference torch" if command == "eval" else f"fmmt {command} {asked}"

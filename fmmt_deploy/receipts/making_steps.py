@@ -1,0 +1,77 @@
+"""The steps in which something was made: checkpoint, graphs, typed graphs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from fmmt_deploy.bundle.manifest import MANIFEST_NAME, Precision
+from fmmt_deploy.bundle.precisions import adding_command, float32
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.receipts.record import Receipt
+from fmmt_deploy.receipts.step import Step, listed, path_of, step_from
+from fmmt_deploy.receipts.subjects import changed, graph_subjects
+from fmmt_deploy.types import GraphName
+
+__all__ = ["checkpoint_step", "graph_step", "typed_step", "vouching"]
+
+
+def vouching(receipts: Sequence[Receipt], relative: str) -> Receipt | None:
+    """The latest receipt that says that a file was made."""
+    return next((receipt for receipt in reversed(receipts) if relative in receipt.outputs), None)
+
+
+def checkpoint_step(bundle: Bundle, receipts: Sequence[Receipt]) -> Step:
+    """What the bundle was made from."""
+    source = bundle.manifest.source.checkpoints
+    name = ", ".join(source) or "of no name"
+    again = f"fmmt export --ckpt PATH -o {shlex.quote(str(bundle.path))} --force"
+    made = _exported(receipts)
+    if made is None:
+        return Step("checkpoint", name, "unknown", "no receipt tells what the bundle was made from", next=again)
+    named = {hashed.sha256 for hashed in made.inputs.values()}
+    if not set(source.values()) <= named:
+        why = "the manifest names another checkpoint than the receipt"
+        return step_from(made, "checkpoint", name, "stale", why, again)
+    return step_from(made, "checkpoint", name, "ok", f"{len(made.inputs)} files hashed")
+
+
+def graph_step(bundle: Bundle, receipts: Sequence[Receipt]) -> Step:
+    """The float32 graphs, and the manifest that lists them."""
+    graphs = list(bundle.manifest.graphs)
+    name, again = f"fp32 ({', '.join(graphs)})", f"fmmt verify -b {shlex.quote(str(bundle.path))}"
+    made, listed_by = _exported(receipts), vouching(receipts, MANIFEST_NAME)
+    if made is None or listed_by is None:
+        return Step("graph", name, "unknown", "no receipt vouches for the graphs and the manifest")
+    files = {file: made.outputs.get(file, "") for file in graph_subjects(bundle, float32(graphs))}
+    if others := changed(bundle, files):
+        return step_from(made, "graph", name, "stale", f"{listed(others)} is not what was exported", again)
+    if changed(bundle, {MANIFEST_NAME: listed_by.outputs[MANIFEST_NAME]}):
+        why = f"{MANIFEST_NAME} is not that of {path_of(listed_by)}: changed without a receipt, or damaged"
+        return step_from(listed_by, "graph", name, "stale", why, again)
+    return step_from(made, "graph", name, "ok", "accepted against PyTorch")
+
+
+def typed_step(bundle: Bundle, receipts: Sequence[Receipt], precision: Precision, graphs: Sequence[GraphName]) -> Step:
+    """The graphs of a lower precision: the first that is not as it should be, or the latest."""
+    steps = [_typed(bundle, receipts, precision, graph, f"{precision} ({', '.join(graphs)})") for graph in graphs]
+    wrong = [step for step in steps if step.state != "ok"]
+    return wrong[0] if wrong else max(steps, key=lambda step: step.receipt or "")
+
+
+def _typed(bundle: Bundle, receipts: Sequence[Receipt], precision: Precision, graph: GraphName, name: str) -> Step:
+    again = f"{adding_command(bundle.path, [graph], precision)} --force"
+    files = graph_subjects(bundle, {graph: precision})
+    made = vouching(receipts, next(iter(files)))
+    if made is None:
+        return Step("typed graph", name, "unknown", f"no receipt tells how {graph} was made")
+    if others := changed(bundle, {file: made.outputs.get(file, "") for file in files}):
+        return step_from(made, "typed graph", name, "stale", f"{listed(others)} is not what was made", again)
+    if others := changed(bundle, made.subjects):
+        return step_from(made, "typed graph", name, "stale", f"{graph} was made from another {listed(others)}", again)
+    how = "accepted against float32" if made.command == "cast" else "calibrated, and held against float32"
+    return step_from(made, "typed graph", name, "ok", how)
+
+
+def _exported(receipts: Sequence[Receipt]) -> Receipt | None:
+    return next((receipt for receipt in reversed(receipts) if receipt.command == "export"), None)
