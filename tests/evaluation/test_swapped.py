@@ -50,19 +50,19 @@ def off(engines: Engines) -> Engines:
 
 
 def test_every_mixture_is_the_run_of_its_engines(tiny_bundle: Bundles, talks: DataSet) -> None:
-    bundle = tiny_bundle("roberta")
+    bundle, some = tiny_bundle("roberta"), dataset(talks.dialogues[:2])
     with open_engines(bundle, "torch", threads=1) as reference, open_engines(bundle, "ort", threads=1) as other:
         sides: Mapping[str, Engines] = {"reference": reference, "engine": off(other)}
         done: list[int] = []
         runs = swapped_runs(
-            bundle, sides["reference"], sides["engine"], talks, noise=NOISE, batch_size=3, advance=done.append
+            bundle, sides["reference"], sides["engine"], some, noise=NOISE, batch_size=3, advance=done.append
         )
         assert runs.rows == tuple(product(("reference", "engine"), repeat=3))
-        assert (runs.graphs, runs.utterances, sum(done)) == (GRAPHS, talks.order, len(talks.order))
-        assert runs.logits.shape == (8, len(talks.order), 7)
+        assert (runs.graphs, runs.utterances, sum(done)) == (GRAPHS, some.order, len(some.order))
+        assert runs.logits.shape == (8, len(some.order), 7)
         for row, answers in zip(runs.rows, runs.answers, strict=True):
             mixed = Engines("mixed", {g: sides[side][g] for g, side in zip(GRAPHS, row, strict=True)})
-            same(answers, Pipeline(bundle, mixed, batch_size=3).in_order(talks, NOISE))
+            same(answers, Pipeline(bundle, mixed, batch_size=3).in_order(some, NOISE))
     assert len({row.tobytes() for row in runs.logits}) == 8
 
 
@@ -98,9 +98,11 @@ def test_what_is_on_a_device_is_handed_over(tiny_bundle: Bundles, talks: DataSet
         simulated_engines(bundle, device=device, profiles=profiles) as engines,
     ):
         assert engines.token_multiple == 32
-        runs = swapped_runs(bundle, reference, engines, talks, noise=NOISE)
-        same(runs.answers[0], Pipeline(bundle, reference).in_order(talks, NOISE))
-        same(runs.answers[-1], Pipeline(bundle, engines).in_order(talks, NOISE))
+        runs = swapped_runs(bundle, reference, engines, talks, noise=NOISE, batch_size=1)
+        pipelines = [Pipeline(bundle, side, batch_size=1) for side in (reference, engines)]
+        assert min(len(group.windows[0]) for group in pipelines[0].plan(talks)) < 32
+        same(runs.answers[0], pipelines[0].in_order(talks, NOISE))
+        same(runs.answers[-1], pipelines[1].in_order(talks, NOISE))
         for answers in runs.answers:
             for found, expected in zip(answers, runs.answers[0], strict=True):
                 assert found.kept_faces == expected.kept_faces
