@@ -16,8 +16,7 @@ from time import perf_counter
 
 import numpy as np
 
-from fmmt_deploy.benchmark.percentiles import exact_median_ranks
-from fmmt_deploy.benchmark.statistics import DoubleArray
+from fmmt_deploy.benchmark.statistics import DoubleArray, median_interval
 from fmmt_deploy.errors import FmmtError
 
 __all__ = ["Block", "BlockRatio", "block_ratio", "interleaved", "pooled_ms", "settling_reasons"]
@@ -158,8 +157,7 @@ def block_ratio(
 ) -> BlockRatio:
     """How many times faster the candidate is: the median over rounds, with a bootstrap interval over rounds.
 
-    A percentile bootstrap of the median of few rounds is too narrow (at 7 it covers 87 % where it says 95 %), so its
-    ends are moved out to those of the exact order-statistic interval where that is wider.
+    The interval is that of `median_interval`, and there is none of fewer rounds than it needs.
 
     Args:
         blocks: Of `interleaved`.
@@ -174,7 +172,8 @@ def block_ratio(
         FmmtError: A contender has no block, or the two are not in the same rounds.
     """
     ratios = _paired_ratios(blocks, baseline, candidate)
-    low, high = _interval(ratios, confidence, seed, resamples)
+    ends = median_interval(ratios, confidence, seed=seed, resamples=resamples)
+    low, high = ends[:2] if ends[2] >= confidence else (None, None)
     drift = _drift(ratios)
     reasons = [r for name in (baseline, candidate) for r in settling_reasons(blocks, name, tolerance)]
     if low is None:
@@ -202,7 +201,7 @@ def _block(
 
 
 def _difference(earlier: Sequence[float], later: Sequence[float]) -> float:
-    """The median over queries of how much the slower time is above the faster one, with its sign until then."""
+    """By how much one window is slower than the other, whichever: of the median over queries, as a share."""
     if not earlier or len(earlier) != len(later):
         raise FmmtError(f"Windows of a block answer the same queries, found {len(earlier)} and {len(later)}.")
     ratio = median(b / a for a, b in zip(earlier, later, strict=True))
@@ -214,19 +213,6 @@ def _paired_ratios(blocks: Sequence[Block], baseline: str, candidate: str) -> Do
     if not times[0] or times[0].keys() != times[1].keys():
         raise FmmtError(f"{baseline} and {candidate} must be in the same rounds, and at least one.")
     return np.array([times[0][number] / times[1][number] for number in sorted(times[0])])
-
-
-def _interval(
-    ratios: DoubleArray, confidence: float, seed: int, resamples: int
-) -> tuple[float, float] | tuple[None, None]:
-    ranks = exact_median_ranks(len(ratios), confidence)
-    if ranks is None:
-        return None, None
-    chosen = np.random.default_rng(seed).integers(0, len(ratios), (resamples, len(ratios)))
-    medians = np.median(ratios[chosen], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    ordered = np.sort(ratios)
-    return float(min(low, ordered[ranks[0]])), float(max(high, ordered[ranks[1]]))
 
 
 def _drift(ratios: DoubleArray) -> float:

@@ -1,36 +1,23 @@
 """Percentiles of latencies with exact bounds, so that none is claimed from too few samples.
 
-Of n independent samples, how many lie above the true p-th percentile is binomial, whatever their distribution. So an
-order statistic bounds the percentile with a stated confidence, and there are sample sizes below which not even the
-largest sample does: 44 for p90 and 459 for p99 at 99 %. MLPerf's early-stopping estimate is the same bound, but one
-sample higher (it needs 64 and 662). As there, samples count as independent of each other; those that are known not to
-be (a query that is measured twice, utterances of one dialogue) count as one.
+A sample bounds the percentile with a stated confidence, by its rank (see `order_ranks`). As in MLPerf's early stopping,
+samples count as independent of each other; those that are known not to be (a query that is measured twice, answers that
+waited for the same one) count as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from math import ceil, exp, lgamma, log, log1p
+from math import ceil
 
 import numpy as np
 
+from fmmt_deploy.benchmark.order_ranks import CONFIDENCE, allowed_above, needed_samples
 from fmmt_deploy.benchmark.statistics import DoubleArray, Samples
 from fmmt_deploy.errors import FmmtError
 
-__all__ = [
-    "CONFIDENCE",
-    "Percentile",
-    "allowed_above",
-    "exact_median_ranks",
-    "needed_samples",
-    "percentile_of",
-    "percentiles_of",
-]
-
-CONFIDENCE = 0.99
-"""Of each bound by itself; MLPerf's."""
+__all__ = ["Percentile", "percentile_of", "percentiles_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,41 +100,6 @@ def percentiles_of(
 ) -> tuple[Percentile, ...]:
     """Several percentiles of the same samples; see `percentile_of`."""
     return tuple(percentile_of(samples_ms, percent, independent=independent) for percent in percents)
-
-
-@lru_cache(maxsize=256)
-def allowed_above(samples: int, percent: int, confidence: float = CONFIDENCE) -> int | None:
-    """How many of so many samples may exceed a limit, if the true percentile is to be within it with confidence.
-
-    It is the largest t with P(Binomial(samples, 1 − percent / 100) ≤ t) ≤ 1 − confidence.
-
-    Returns:
-        That number, or None where even none would not do.
-    """
-    share, total, allowed = 1 - percent / 100, 0.0, None
-    for above in range(samples + 1):
-        total += exp(
-            lgamma(samples + 1)
-            - lgamma(above + 1)
-            - lgamma(samples - above + 1)
-            + above * log(share)
-            + (samples - above) * log1p(-share)
-        )
-        if total > (1 - confidence) * (1 + 1e-9):  # within rounding, 0.01 is not above 1 − 0.99
-            return allowed
-        allowed = above
-    return allowed
-
-
-def needed_samples(percent: int, confidence: float = CONFIDENCE) -> int:
-    """The fewest independent samples whose largest bounds a percentile from above."""
-    return ceil(log(1 - confidence) / log(percent / 100))
-
-
-def exact_median_ranks(samples: int, confidence: float) -> tuple[int, int] | None:
-    """Indices of the sorted samples between which the true median lies, with that confidence; None of too few."""
-    outside = allowed_above(samples, 50, (1 + confidence) / 2)
-    return None if outside is None else (outside, samples - 1 - outside)
 
 
 def _ranked(times: DoubleArray, rank: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from fmmt_deploy.benchmark.percentiles import needed_samples
+from fmmt_deploy.benchmark.order_ranks import needed_samples
 from fmmt_deploy.benchmark.scenarios import ScenarioName
 from fmmt_deploy.benchmark.server import ServerRun
 from fmmt_deploy.errors import FmmtError

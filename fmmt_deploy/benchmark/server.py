@@ -22,7 +22,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fmmt_deploy.benchmark.percentiles import Percentile, allowed_above, percentile_of
+from fmmt_deploy.benchmark.order_ranks import allowed_above
+from fmmt_deploy.benchmark.percentiles import Percentile, percentile_of
 from fmmt_deploy.benchmark.statistics import DoubleArray
 from fmmt_deploy.errors import FmmtError
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, sqrt
+from statistics import NormalDist
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "Ratio",
     "format_ms",
     "format_ratio",
+    "median_interval",
     "paired_ratio",
     "pooled",
     "stable",
@@ -56,7 +58,10 @@ class LatencySummary:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times faster: the median of pairwise ratios, with a bootstrap interval of that median."""
+    """How many times faster: the median of pairwise ratios, with an interval of that median (see `median_interval`).
+
+    `confidence` is what the interval has: less than was asked for where there are fewer than six pairs, 0 of one.
+    """
 
     median: float
     low: float
@@ -162,7 +167,7 @@ def paired_ratio(
         candidate_ms: `(samples,)`, each taken beside the baseline's of the same index.
         seed: Of the bootstrap over pairs; the same seed gives the same interval.
         resamples: Of the bootstrap.
-        confidence: Of the percentile interval, 0 to 1.
+        confidence: Of the interval, 0 to 1.
 
     Raises:
         FmmtError: The two have another number of samples, none, or one that is not a positive number.
@@ -171,10 +176,36 @@ def paired_ratio(
     if len(baseline) != len(candidate):
         raise FmmtError(f"Interleaved samples come in pairs, found {len(baseline)} and {len(candidate)}.")
     ratios = baseline / candidate
-    chosen = np.random.default_rng(seed).integers(0, len(ratios), (resamples, len(ratios)))
-    medians = np.median(ratios[chosen], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios), confidence)
+    low, high, attained = median_interval(ratios, confidence, seed=seed, resamples=resamples)
+    return Ratio(float(np.median(ratios)), low, high, len(ratios), attained)
+
+
+def median_interval(
+    values: DoubleArray, confidence: float, *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """A bootstrap interval of the median of a few independent values: percentiles, expanded for their number.
+
+    A percentile bootstrap of few values is too narrow: of 7 it covers 87 % where it says 95 %. Hesterberg's expansion
+    ("What Teachers Should Know About the Bootstrap", 2015, section 5.3) takes percentiles further out, by Student's t.
+    Fewer than six values can't have 95 %: the interval then reaches from the lowest to the highest.
+
+    Args:
+        values: `(values,)`.
+        confidence: Asked for, 0 to 1.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+
+    Returns:
+        Its ends, and the confidence that it has: of n values from the lowest to the highest it is 1 − 2 · ½ⁿ.
+    """
+    count = len(values)
+    attainable = 1 - 2 * 0.5**count
+    if attainable < confidence:
+        return float(values.min()), float(values.max()), attainable
+    medians = np.median(values[np.random.default_rng(seed).integers(0, count, (resamples, count))], axis=1)
+    share = NormalDist().cdf(-_student((1 + confidence) / 2, count - 1) * sqrt(count / (count - 1)))
+    low, high = np.quantile(medians, [share, 1 - share])
+    return float(low), float(high), confidence
 
 
 def format_ms(time_ms: float) -> str:
@@ -187,6 +218,12 @@ def format_ms(time_ms: float) -> str:
 def format_ratio(ratio: Ratio) -> str:
     """The median with its interval: `5.12× (4.98–5.30)`."""
     return f"{_digits(ratio.median)}× ({_digits(ratio.low)}–{_digits(ratio.high)})"
+
+
+def _student(share: float, freedom: int) -> float:
+    """Student's t quantile, by its expansion around the normal one (Abramowitz and Stegun 26.7.5)."""
+    z = NormalDist().inv_cdf(share)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _digits(number: float) -> str:

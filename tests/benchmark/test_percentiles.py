@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, expon
 
-from fmmt_deploy.benchmark.percentiles import (
-    allowed_above,
-    exact_median_ranks,
-    needed_samples,
-    percentile_of,
-    percentiles_of,
-)
+from fmmt_deploy.benchmark.order_ranks import allowed_above, needed_samples
+from fmmt_deploy.benchmark.percentiles import percentile_of, percentiles_of
 from fmmt_deploy.errors import FmmtError
 
 
@@ -88,18 +83,6 @@ def test_too_few_samples_are_said() -> None:
     document = json.loads(json.dumps(p99.to_json(), allow_nan=False))
     assert (document["ms"], document["valid"], document["needed"]) == (99, False, 459)
     assert json.loads(json.dumps(p90.to_json()))["valid"] is True
-
-
-@pytest.mark.parametrize("samples", [6, 7, 20, 51])
-def test_median_ranks_cover_the_median(samples: int) -> None:
-    """Of the sorted samples i to j the median is within with P(i < Bin(n, ½) ≤ j), by SciPy."""
-    ranks = exact_median_ranks(samples, 0.95)
-    assert ranks is not None
-    low, high = ranks
-    inside = binom.cdf(high, samples, 0.5) - binom.cdf(low, samples, 0.5)
-    narrower = binom.cdf(high - 1, samples, 0.5) - binom.cdf(low + 1, samples, 0.5)
-    assert inside >= 0.95 > narrower
-    assert exact_median_ranks(5, 0.95) is None
 
 
 @pytest.mark.parametrize(
