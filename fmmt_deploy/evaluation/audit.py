@@ -68,8 +68,8 @@ def audit(
     labels: Sequence[int | None],
     *,
     vision_length: int,
-    tau: float = 1.0,
-    threshold: float = 0.2,
+    tau: float,
+    threshold: float,
     noise: Noise = no_noise,
 ) -> Audit:
     """Audits the hard decisions of a run.

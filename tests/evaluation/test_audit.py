@@ -93,7 +93,7 @@ def test_the_margin_is_what_the_graph_decides_by(
         assert passed_faces(margins, given.kept_faces).tolist() == (margins > 0).tolist()
         seen |= set((margins > 0).tolist())
     assert seen == {False, True}
-    itself = audit(answers, answers, [0] * len(answers), vision_length=length, noise=noise)
+    itself = audit(answers, answers, [0] * len(answers), vision_length=length, tau=1.0, threshold=0.2, noise=noise)
     assert itself.gate is not None
     assert itself.gate.count == sum(len(given.face_logits) for given in answers) > 10
     assert (itself.gate.crossed, itself.decision.crossed, itself.gate.near, itself.gate.expected) == (0, 0, 0, 0)
@@ -111,7 +111,7 @@ def test_a_face_that_crosses_is_named_with_its_margins() -> None:
         answer("b", kept=(0, 1), faces=(below, UNSURE)),  # none passes, so all are kept, and yet two crossed
         answer("c"),
     ]
-    found = audit(reference, engine, [0, 0, 0], vision_length=V).gate
+    found = audit(reference, engine, [0, 0, 0], vision_length=V, tau=1.0, threshold=0.2).gate
     assert found is not None
     assert (found.name, found.count, found.crossed, found.near, found.within_largest) == ("gate", 4, 3, 3, 4)
     assert [(item.utterance, item.face) for item in found.items] == [("a", 1), ("b", 0), ("b", 1)]
@@ -155,7 +155,7 @@ def test_margins_of_decisions_are_leads_of_the_reference_s_choice() -> None:
     logits = (reference + 0.3 * rng.standard_normal((300, 7))).astype(np.float32)
     names = [f"u{i}" for i in range(300)]
     runs = [[Prediction(n, row, ()) for n, row in zip(names, side, strict=True)] for side in (reference, logits)]
-    found = audit(*runs, [0] * 300, vision_length=V)
+    found = audit(*runs, [0] * 300, vision_length=V, tau=1.0, threshold=0.2)
     edge = found.decision
     chosen, rows = reference.argmax(1), np.arange(300)
     ordered = np.sort(reference.astype(np.float64), axis=1)
@@ -197,7 +197,7 @@ def test_f1_is_divided_among_the_gate_and_the_rest() -> None:
         for a in (False, True)
         for b in (False, True)
     }
-    parts = audit(*runs, labels.tolist(), vision_length=V).f1
+    parts = audit(*runs, labels.tolist(), vision_length=V, tau=1.0, threshold=0.2).f1
     assert parts.gate_utterances == gate.sum()
     assert parts.difference == pytest.approx(f1[True, True] - f1[False, False])
     alone, last = f1[True, False] - f1[False, False], f1[True, True] - f1[False, True]
@@ -209,7 +209,7 @@ def test_f1_is_divided_among_the_gate_and_the_rest() -> None:
 def test_a_change_without_other_faces_is_none_of_the_gate_s() -> None:
     reference = [answer("a", 0, kept=(0,), faces=(SURE,)), answer("b", 1, kept=(0,), faces=(SURE,))]
     engine = [reference[0], answer("b", 2, kept=(0,), faces=(SURE,))]
-    parts = audit(reference, engine, [0, 1], vision_length=V).f1
+    parts = audit(reference, engine, [0, 1], vision_length=V, tau=1.0, threshold=0.2).f1
     assert (parts.through_the_gate, parts.gate_utterances) == (0.0, 0)
     assert parts.elsewhere == parts.difference < 0
 
@@ -217,7 +217,7 @@ def test_a_change_without_other_faces_is_none_of_the_gate_s() -> None:
 def test_it_is_plain_json() -> None:
     reference = [answer("a", 0, kept=(0,), faces=(SURE, UNSURE))]
     engine = [answer("a", 1, kept=(0, 1), faces=(SURE, SURE))]
-    shown = json.loads(json.dumps(audit(reference, engine, [0], vision_length=V).to_json()))
+    shown = json.loads(json.dumps(audit(reference, engine, [0], vision_length=V, tau=1.0, threshold=0.2).to_json()))
     assert set(shown) == {"gate", "decision", "f1"}
     assert {"name", "count", "error", "near", "crossed", "histogram", "items"} <= set(shown["gate"])
     assert set(shown["gate"]["error"]) == {"p50", "p99", "largest"}
@@ -236,9 +236,9 @@ def test_it_is_plain_json() -> None:
 )
 def test_runs_that_can_t_be_compared(engine: list[Prediction], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        audit([answer("a")], engine, [0], vision_length=V)
+        audit([answer("a")], engine, [0], vision_length=V, tau=1.0, threshold=0.2)
 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(DataError, match="label"):
-        audit([answer("a")], [answer("a")], [None], vision_length=V)
+        audit([answer("a")], [answer("a")], [None], vision_length=V, tau=1.0, threshold=0.2)
