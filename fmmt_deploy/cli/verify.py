@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import typing
 from collections.abc import Sequence
 from math import isfinite
@@ -94,6 +95,7 @@ def _parts(
     if answers:
         heads = ("graph", "precision", "self-test", "max abs", "allowed", "why")
         parts.append(Table("", heads, [_row(answer) for answer in answers]))
+        parts += _elsewhere(bundle, answers)
     for title, findings in (("not wrong, but:", checked.notes), ("WRONG:", checked.problems)):
         if findings:
             parts.append("\n".join([title, *(f"  {finding.path} {finding.what}" for finding in findings)]))
@@ -103,6 +105,22 @@ def _parts(
     if replayed and not whole:
         said += "; the self-test was not run, since what it runs is not what was written"
     return [*parts, said]
+
+
+def _elsewhere(bundle: Path, answers: Sequence[Replayed]) -> list[str]:
+    """How to run what ONNX Runtime does not compute."""
+    graphs: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer.report is None:
+            graphs.setdefault(answer.precision, []).append(answer.graph)
+    every = {answer.graph for answer in answers}
+    asked = [
+        precision if set(names) == every else ",".join(f"{graph}={precision}" for graph in names)
+        for precision, names in graphs.items()
+    ]
+    command = f"fmmt parity -b {shlex.quote(str(bundle))} --engine emulated --precision"
+    lines = [f"  {command} {text} --reference recorded" for text in asked]
+    return ["\n".join(["not computed here; with PyTorch installed:", *lines])] if lines else []
 
 
 def _row(answer: Replayed) -> tuple[object, ...]:

@@ -43,7 +43,7 @@ def _engine(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane, graph: Grap
         why = f"{file} is not what was built: built again without a receipt, or damaged"
         return step("stale", why, f"{build} --force")
     if others := changed(bundle, made.subjects):
-        return step("stale", f"it was built from another {listed(others)}")
+        return step("stale", f"{listed(others)} changed since")
     if other := other_runtime(lane, made):
         return step("stale", f"it was built by {other}")
     return _tried(receipts, file, made, lane, f"fmmt parity {asked} --self")

@@ -34,13 +34,13 @@ def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Ite
 
 def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -> Step:
     name = f"{lane.name}, {on}" if on else lane.name
-    again = _command(bundle, lane, receipt.command)
+    again = _again(bundle, receipt)
 
     def step(state: State, why: str) -> Step:
         return step_from(receipt, kind, name, state, why, again)
 
     if others := changed(bundle, receipt.subjects):
-        return step("stale", f"it is about another {listed(others)}")
+        return step("stale", f"{listed(others)} changed since")
     other = other_runtime(lane, receipt)
     if other and lane.engine in FLAVOURS:
         return step("stale", f"it was with {other}")
@@ -64,6 +64,17 @@ def _on(receipt: Receipt) -> str:
     if data is None:
         return "self-test" if receipt.command == "parity" else ""
     return f"{data} ({settings['split']})" if "split" in settings else str(data)
+
+
+def _again(bundle: Bundle, receipt: Receipt) -> str:
+    """The command as it was given, for the bundle where it is now."""
+    words = ["fmmt", receipt.command, "-b", str(bundle.path)]
+    for name, setting in receipt.settings.items():
+        if setting.source != "command line" or name == "bundle" or setting.value is False:
+            continue
+        for value in setting.value if isinstance(setting.value, list) else [setting.value]:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _command(bundle: Bundle, lane: Lane, command: str) -> str:

@@ -68,7 +68,7 @@ def _typed(bundle: Bundle, receipts: Sequence[Receipt], precision: Precision, gr
     if others := changed(bundle, {file: made.outputs.get(file, "") for file in files}):
         return step_from(made, "typed graph", name, "stale", f"{listed(others)} is not what was made", again)
     if others := changed(bundle, made.subjects):
-        return step_from(made, "typed graph", name, "stale", f"{graph} was made from another {listed(others)}", again)
+        return step_from(made, "typed graph", name, "stale", f"{listed(others)} changed since", again)
     how = "accepted against float32" if made.command == "cast" else "calibrated, and held against float32"
     return step_from(made, "typed graph", name, "ok", how)
 
