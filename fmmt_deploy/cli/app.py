@@ -86,6 +86,7 @@ def _commands() -> Mapping[str, Command]:
     from fmmt_deploy.cli.make_demo_data import make_demo_data
     from fmmt_deploy.cli.parity import parity
     from fmmt_deploy.cli.profile_data import profile_data
+    from fmmt_deploy.cli.report import report
     from fmmt_deploy.cli.run import run
     from fmmt_deploy.cli.status import status
     from fmmt_deploy.cli.train import train
@@ -111,6 +112,7 @@ def _commands() -> Mapping[str, Command]:
         "bench": bench,
         "status": status,
         "verify": verify,
+        "report": report,
         "doctor": doctor,
     }
 

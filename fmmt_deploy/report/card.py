@@ -61,7 +61,7 @@ def _verdicts(facts: Facts) -> Iterator[str]:
     for candidate in facts.candidates:
         found = finding_from_candidate(facts, candidate)
         yield f"**{found.mark} {_plain(found.title)}**"
-        lines = (*found.problems, *found.evidence, *(f"Missing: {what}" for what in found.missing))
+        lines = (*found.problems, *found.evidence, *found.remarks, *(f"Missing: {what}" for what in found.missing))
         yield "\n".join(f"* {_words(line)}" for line in lines)
 
 
@@ -114,10 +114,14 @@ def _origins(facts: Facts) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """A text in one line, without what Markdown would take for its own."""
-    return _ESCAPED.sub(r"\\\1", " ".join(text.split()))
+    return _escaped(" ".join(text.split()))
 
 
 def _words(text: str) -> str:
     """The same, but what stands between backticks stays code."""
     pieces: Sequence[str] = re.split(r"`([^`]+)`", " ".join(text.split()))
-    return "".join(f"`{piece}`" if place % 2 else _plain(piece) for place, piece in enumerate(pieces))
+    return "".join(f"`{piece}`" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return _ESCAPED.sub(r"\\\1", text)

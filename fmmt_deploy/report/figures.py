@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import floor, log10
-
 __all__ = [
     "NONE",
     "bytes_text",
@@ -67,7 +65,7 @@ def short(value: float | None) -> str:
         return NONE
     if value == 0:
         return "0"
-    exponent = floor(log10(abs(value)))
+    exponent = int(f"{value:.2e}".partition("e")[2])  # of the rounded value: 999.7 is 1,000
     if not -4 < exponent < 6:
         return exponential(value)
     return f"{value:,.{max(0, 2 - exponent)}f}".replace("-", "−")

@@ -9,6 +9,7 @@ from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
 from fmmt_deploy.report.figures import counted
 from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.speed_words import speed_words
 
 __all__ = ["Finding", "finding_from_candidate", "verdict_blocks"]
 
@@ -25,6 +26,7 @@ class Finding:
         evidence: What it rests on.
         problems: What speaks against it.
         missing: What is not known.
+        remarks: What else there is to say, which decides nothing: speed.
         commands: What would find that out.
     """
 
@@ -33,6 +35,7 @@ class Finding:
     evidence: tuple[str, ...]
     problems: tuple[str, ...]
     missing: tuple[str, ...]
+    remarks: tuple[str, ...]
     commands: tuple[str, ...]
 
     @property
@@ -71,6 +74,7 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
         tuple(notes.evidence),
         tuple(notes.problems),
         tuple(notes.missing),
+        (speed_words(facts, candidate),),
         tuple(dict.fromkeys(notes.commands)),
     )
 
@@ -92,8 +96,8 @@ def _block(finding: Finding) -> Verdict:
     blocks: list[Paragraph | Listing | Code] = []
     if finding.problems:
         blocks.append(Listing(finding.problems))
-    if finding.evidence:
-        blocks.append(Listing(finding.evidence))
+    if finding.evidence or finding.remarks:
+        blocks.append(Listing((*finding.evidence, *finding.remarks)))
     if finding.missing:
         blocks += [Paragraph("What is missing:"), Listing(finding.missing)]
     if finding.commands:

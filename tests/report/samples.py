@@ -23,6 +23,8 @@ DEVICE = {
 }
 TOOLS = {"python": "3.11.7", "fmmt-deploy": "0.1.0", "numpy": "2.3.4", "onnxruntime": "1.23.2", "torch": "2.9.0"}
 F1 = (0.8013, 0.5963, 0.1918, 0.4199, 0.6488, 0.1818, 0.5600)
+CODES = {"failed": 4, "DIFFERENT": 5, "INCONCLUSIVE": 5, "INVALID": 7}
+"""What commands that found so end with."""
 Json = dict[str, Any]
 
 
@@ -244,8 +246,15 @@ def receipt(command: str, result: Mapping[str, object], **fields: Any) -> Receip
     return replace(base, result=result, **fields)
 
 
-def judged_bundle(
-    path: Path,
+def judged_bundle(path: Path, **planted: Any) -> Bundle:
+    """A bundle whose engine `trt` in fp16 was compared, scored and timed; see `leave_receipts`."""
+    bundle = make_bundle(path, architecture=FULL)
+    leave_receipts(bundle, **planted)
+    return bundle
+
+
+def leave_receipts(
+    bundle: Bundle,
     *,
     verdict: str = "EQUIVALENT",
     difference: float = -0.0002,
@@ -253,32 +262,17 @@ def judged_bundle(
     parity_passed: bool = True,
     evaluation_document: Json | None = None,
     bench_document: Json | None = None,
-) -> Bundle:
-    """A bundle whose engine `trt` in fp16 was compared, scored and timed."""
-    bundle = make_bundle(path, architecture=FULL)
+) -> None:
+    """Leaves the receipts of export, cast, parity, eval and bench in a bundle, in that order."""
     files = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
     of = settings(engine="trt", precision="fp16")
     data = {"data": Hashed("cd" * 32, "MELD, test")}
-    append_receipt(bundle, receipt("export", {}, inputs={"multimodal.pt": Hashed("ab" * 32, "checkpoint")}))
-    append_receipt(bundle, receipt("cast", cast(bundle), settings=settings(precision="fp16"), outputs=files))
-    word = "passed" if parity_passed else "failed"
-    result = parity(parity_passed)
-    code = 0 if parity_passed else 4
-    append_receipt(
-        bundle,
-        receipt("parity", result, verdict=word, exit_code=code, settings=of, subjects=files, seeds={"noise": (0,)}),
-    )
-    document = evaluation_document or evaluated(verdict, difference, half)
-    code = 0 if document["verdict"] == "EQUIVALENT" else 5
-    append_receipt(
-        bundle,
-        receipt(
-            "eval", document, verdict=document["verdict"], exit_code=code, settings=of, subjects=files, inputs=data
-        ),
-    )
-    result = bench_document or bench()
-    word = "VALID" if result["valid"] else "INVALID"
-    append_receipt(
-        bundle, receipt("bench", result, verdict=word, subjects=files, exit_code=0 if result["valid"] else 7)
-    )
-    return bundle
+    scored, timed = evaluation_document or evaluated(verdict, difference, half), bench_document or bench()
+    for command, result, word, fields in (
+        ("export", {}, "", {"inputs": {"multimodal.pt": Hashed("ab" * 32, "checkpoint")}}),
+        ("cast", cast(bundle), "", {"settings": settings(precision="fp16"), "outputs": files}),
+        ("parity", parity(parity_passed), "passed" if parity_passed else "failed", {"settings": of, "subjects": files}),
+        ("eval", scored, scored["verdict"], {"settings": of, "subjects": files, "inputs": data}),
+        ("bench", timed, "VALID" if timed["valid"] else "INVALID", {"subjects": files}),
+    ):
+        append_receipt(bundle, receipt(command, result, verdict=word, exit_code=CODES.get(word, 0), **fields))

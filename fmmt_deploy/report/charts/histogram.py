@@ -39,7 +39,7 @@ def margins_histogram(
         marks: Lines.
         unit: Under the axis.
     """
-    x, y = _across(edges, marks), Log(0.5, max(1.0, *counts), _BASE, _TOP)
+    x, y = _across(edges, marks), Log(0.5, max((1.0, *counts)), _BASE, _TOP)
     told = "; ".join(
         f"{short(low)} to {short(high)}: {number(count)}"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)

@@ -158,10 +158,12 @@ def classes_table(found: Document) -> Table:
             interval_words(found["interval"]),
         )
     )
+    confidence = found["interval"]["confidence"].number
+    intervals = f", with {percent(confidence)} intervals" if confidence else ""
     return Table(
         ("emotion", ">cases", ">F1 reference", ">F1 engine", ">difference", ">interval"),
         rows,
-        "F1 by emotion",
+        f"F1 by emotion{intervals}",
         total=True,
     )
 

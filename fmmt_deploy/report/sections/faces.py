@@ -35,6 +35,7 @@ def faces_section(facts: Facts, data: Path, split: str, faces_dir: Path | None =
     changed = [one for c in facts.candidates for f1 in c.f1 for one in _changes(c.label, f1.document)]
     shown = changed[:_UTTERANCES]
     blocks: list[Block] = [] if changed else [Paragraph("No decision changed.", "note")]
+    found: list[_Change] = []
     if changed:
         known = _utterances(facts, data, split, faces_dir)
         found = [one for one in shown if one.utterance in known]
@@ -45,8 +46,8 @@ def faces_section(facts: Facts, data: Path, split: str, faces_dir: Path | None =
                 path=data,
             )
         blocks += [block for one in found for block in _utterance(one, known[one.utterance])]
-    if len(changed) > len(shown):
-        blocks.append(Paragraph(f"{len(changed) - len(shown)} more are not shown.", "note"))
+    if len(changed) > len(found):
+        blocks.append(Paragraph(f"{len(changed) - len(found)} more changed and are not shown.", "note"))
     return Section("faces", "Faces of changed decisions", tuple(blocks))
 
 

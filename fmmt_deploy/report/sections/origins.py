@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from fmmt_deploy.bundle.integrity import hash_file
+from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.receipts.chain import Chain
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.report.blocks import Block, Heading, Listing, Paragraph, Section, Table
@@ -74,6 +76,7 @@ def hashes_table(facts: Facts) -> Table:
     """What went in and what the bundle holds, by SHA-256."""
     inputs = {(name, hashed.sha256) for receipt in facts.receipts for name, hashed in receipt.inputs.items()}
     rows = [(f"input: {name}", digest) for name, digest in sorted(inputs)]
+    rows.append((MANIFEST_NAME, hash_file(facts.path / MANIFEST_NAME)))
     rows += [(name, entry.sha256) for name, entry in sorted(facts.manifest.files.items())]
     rows += [(kept.path, kept.sha256) for kept in facts.kept]
     return Table(("file", "#SHA-256"), rows)

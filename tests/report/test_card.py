@@ -1,0 +1,89 @@
+"""The deployment card."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fmmt_deploy.report.blocks import Table
+from fmmt_deploy.report.card import card_from_facts, markdown_from_table
+from fmmt_deploy.report.facts import facts_from_bundle
+from tests.bundle.samples import make_bundle
+from tests.report.bench_sample import bench
+from tests.report.samples import evaluated, judged_bundle
+
+DAY = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> str:
+    judged_bundle(tmp_path / "bundle")
+    return card_from_facts(facts_from_bundle(tmp_path / "bundle"), DAY)
+
+
+def test_it_says_what_a_review_needs(card: str) -> None:
+    heads = [line for line in card.splitlines() if line.startswith("#")]
+    assert heads == [
+        "# Deployment card: bundle",
+        "## Verdict",
+        "## trt, fp16",
+        "## Speed",
+        "## Hardware and versions",
+        "## Hashes",
+        "## How to check it",
+        "## Licences and legal notice",
+    ]
+    for words in (
+        "Written 2026-11-23",
+        "**✓ Yes. The engine trt in fp16 may replace the model.**",
+        "| weighted | 2,610 | 66.73 | 66.71 | −0.02 | −0.11 to +0.07 |",
+        "NVIDIA H200",
+        "| onnxruntime | 1.23.2 |",
+        "fmmt verify -b bundle",
+        "Regulation 2024/1689",
+    ):
+        assert words in card
+
+
+def test_every_table_has_as_many_cells_in_each_row(card: str) -> None:
+    tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 7
+    for lines in tables:
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1, lines[0]
+
+
+def test_hashes_are_those_of_the_files(card: str, tmp_path: Path) -> None:
+    import hashlib
+
+    for name in ("manifest.json", "swin.onnx", "receipts/0005-bench.json"):
+        digest = hashlib.sha256((tmp_path / "bundle" / name).read_bytes()).hexdigest()
+        assert f"| {name} | {digest} |" in card
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    card = card_from_facts(facts_from_bundle(tmp_path / "bundle"), DAY)
+    assert "No engine was judged." in card
+    assert "Not measured: run `fmmt bench`." in card
+
+
+def test_an_invalid_benchmark_is_said_to_be_so(tmp_path: Path) -> None:
+    judged_bundle(tmp_path / "bundle", bench_document=bench("another process computed"))
+    card = card_from_facts(facts_from_bundle(tmp_path / "bundle"), DAY)
+    assert "INVALID: another process computed" in card
+    assert "✗ INVALID" in card
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    document = evaluated()
+    document["data"]["source"] = "<script>\n# head | a `b` [c](javascript:d)"
+    judged_bundle(tmp_path / "bundle", evaluation_document=document)
+    card = card_from_facts(facts_from_bundle(tmp_path / "bundle"), DAY)
+    assert "<script>" not in card.replace("\\<script\\>", "")
+    assert "\n# head" not in card
+    assert "\\[c\\](javascript:d)" in card
+
+
+def test_a_table_in_markdown() -> None:
+    text = markdown_from_table(Table(("a", ">b"), [("x|y", "1")], "Of `code`"))
+    assert text == "Of `code`:\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1 |"
