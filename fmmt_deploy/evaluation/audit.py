@@ -6,7 +6,7 @@ what that did to F1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from fmmt_deploy.pipeline.noise import Noise, no_noise
 from fmmt_deploy.pipeline.run import Prediction
 from fmmt_deploy.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["Audit", "F1Parts", "audit"]
+__all__ = ["Audit", "F1Parts", "UsedFaces", "audit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class F1Parts:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedFaces:
+    """Which of an utterance's faces each side used, from 0."""
+
+    reference: tuple[int, ...]
+    engine: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """The hard decisions of a run against the reference's.
 
@@ -51,11 +59,13 @@ class Audit:
         gate: Of each face: is Σp² above the threshold? None where there is no face, or the model has no gate.
         decision: Of each utterance: which logit is the largest?
         f1: What that did to F1.
+        faces: By utterance, for those that were decided otherwise or answered with other faces.
     """
 
     gate: Edge | None
     decision: Edge
     f1: F1Parts
+    faces: Mapping[str, UsedFaces]
 
     def to_json(self) -> dict[str, object]:
         """Plain values for a report."""
@@ -97,6 +107,11 @@ def audit(
         _gate(reference, answers, vision_length, tau, exact_threshold(threshold), noise),
         _decision(utterances, *sides),
         _parts(truth, sides[0].argmax(axis=1), sides[1].argmax(axis=1), changed),
+        {
+            a.utterance: UsedFaces(a.kept_faces, b.kept_faces)
+            for a, b in zip(reference, answers, strict=True)
+            if a.kept_faces != b.kept_faces or a.logits.argmax() != b.logits.argmax()
+        },
     )
 
 

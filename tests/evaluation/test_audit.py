@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sklearn.metrics import f1_score
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.errors import DataError, NotEquivalentError
-from fmmt_deploy.evaluation.audit import audit
+from fmmt_deploy.evaluation.audit import UsedFaces, audit
 from fmmt_deploy.evaluation.gate import confidences, exact_threshold, passed_faces
 from fmmt_deploy.pipeline.noise import Noise, gumbel_noise, no_noise
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
@@ -214,11 +215,20 @@ def test_a_change_without_other_faces_is_none_of_the_gate_s() -> None:
     assert parts.elsewhere == parts.difference < 0
 
 
+def test_faces_are_told_where_the_answer_or_the_faces_are_others() -> None:
+    same, other = answer("same", 0, kept=(0,), faces=(SURE,)), answer("faces", 1, kept=(0,), faces=(SURE, UNSURE))
+    turned = answer("answer", 2, kept=(0,), faces=(SURE,))
+    engine = [same, replace(other, kept_faces=(0, 1)), answer("answer", 3, kept=(0,), faces=(SURE,))]
+    found = audit([same, other, turned], engine, [0, 1, 2], vision_length=V, tau=1.0, threshold=0.2).faces
+    assert found == {"faces": UsedFaces((0,), (0, 1)), "answer": UsedFaces((0,), (0,))}
+
+
 def test_it_is_plain_json() -> None:
     reference = [answer("a", 0, kept=(0,), faces=(SURE, UNSURE))]
     engine = [answer("a", 1, kept=(0, 1), faces=(SURE, SURE))]
     shown = json.loads(json.dumps(audit(reference, engine, [0], vision_length=V, tau=1.0, threshold=0.2).to_json()))
-    assert set(shown) == {"gate", "decision", "f1"}
+    assert set(shown) == {"gate", "decision", "f1", "faces"}
+    assert shown["faces"] == {"a": {"reference": [0], "engine": [0, 1]}}
     assert {"name", "count", "error", "near", "crossed", "histogram", "items"} <= set(shown["gate"])
     assert set(shown["gate"]["error"]) == {"p50", "p99", "largest"}
     assert shown["gate"]["items"][0]["face"] == 1
