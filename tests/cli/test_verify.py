@@ -101,6 +101,13 @@ def test_a_blank_in_the_manifest_is_found(bundle: Path) -> None:
     assert problems(bundle).keys() == {MANIFEST_NAME}
 
 
+def test_a_hash_that_is_altered_in_the_manifest_accuses_nothing_else(bundle: Path) -> None:
+    manifest, listed = bundle / MANIFEST_NAME, Bundle.open(bundle).manifest.files
+    digest = listed["graphs/fp16/unimodal.onnx"].sha256
+    manifest.write_text(manifest.read_text().replace(digest, digest[::-1]))
+    assert problems(bundle).keys() == {MANIFEST_NAME}
+
+
 def test_all_problems_are_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (engine,) = (bundle / "engines").glob("*.engine")
     names = ["graphs/fp16/unimodal.safetensors", "self_test.npz", f"engines/{engine.name}", "receipts/0003-parity.json"]
