@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 
 from fmmt_deploy.benchmark.percentiles import Percentile, percentiles_of
-from fmmt_deploy.benchmark.statistics import LatencySummary, Samples, summarise
+from fmmt_deploy.benchmark.statistics import LatencySummary, Samples, median_interval, summarise
 from fmmt_deploy.errors import FmmtError
 
 __all__ = [
@@ -103,7 +103,12 @@ class Offline:
             "scenario": self.scenario,
             "queries": self.queries,
             "repetitions": len(self.seconds),
-            "per_second": {"median": median(self.rates), "lowest": min(self.rates), "highest": max(self.rates)},
+            "per_second": {
+                "median": median(self.rates),
+                "lowest": min(self.rates),
+                "highest": max(self.rates),
+                "interval": list(median_interval(np.asarray(self.rates), 0.95)[:2]),
+            },
             "valid": not self.reasons,
             "reasons": list(self.reasons),
         }

@@ -93,13 +93,13 @@ def test_nothing_can_be_drawn_from_nothing(units: list[tuple[int, ...]]) -> None
 
 
 def test_offline_is_throughput_with_its_spread() -> None:
-    """20 queries in 4, 5 and 10 s: 5, 4 and 2 a second."""
+    """20 queries in 4, 5 and 10 s: 5, 4 and 2 a second; of three the median's interval reaches from end to end."""
     clock, durations = FakeClock(), iter([4.0, 5.0, 10.0])
     work = clock.work(lambda: next(durations))
     found = offline(lambda: work(None), 20, 3, clock)
     assert found.rates == (5, 4, 2)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert document["per_second"] == {"median": 4, "lowest": 2, "highest": 5}
+    assert document["per_second"] == {"median": 4, "lowest": 2, "highest": 5, "interval": [2, 5]}
     assert document["valid"] is True
 
 
