@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fmmt_deploy.report.documents import Document
 
-__all__ = ["judged_mode"]
+__all__ = ["VERDICT_MARKS", "judged_mode"]
+
+VERDICT_MARKS = {"EQUIVALENT": "✓", "DIFFERENT": "✗", "INCONCLUSIVE": "◌"}
 
 
 def judged_mode(document: Document) -> Document:
-    """The mode that the verdict is about: the last of those with one that says the same."""
-    judged = [mode for mode in document["modes"] if mode["equivalence"]]
-    same = [mode for mode in judged if mode["equivalence"]["verdict"].text == document["verdict"].text]
-    return (same or judged or [Document()])[-1]
+    """The mode that the verdict is about: the first that has one."""
+    return next((mode for mode in document["modes"] if mode["equivalence"]), Document())

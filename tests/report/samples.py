@@ -52,6 +52,7 @@ def equivalence(verdict: str = "EQUIVALENT", difference: float = -0.0002, half: 
         f"the reference's 66.73, a difference of {100 * difference:+.2f} points (90 % interval {100 * low:+.2f} to "
         f"{100 * high:+.2f}, resampling 280 dialogues). 9 of 2,610 decisions changed.",
         "detectable": 0.0021,
+        "passing_margin": max(abs(low), abs(high)),
         "changed": 9,
         "ties": 1,
         "flips": flips,
@@ -183,6 +184,33 @@ def evaluated(verdict: str = "EQUIVALENT", difference: float = -0.0002, half: fl
     }
 
 
+def noisy(published: float | None = 0.6673) -> Json:
+    """An evaluation over five seeds of the noise."""
+    document = evaluated()
+    (mode,) = document["modes"]
+    values = (0.6654, 0.6673, 0.6649, 0.6662, 0.6668)
+    band = {
+        "seeds": 5,
+        "mean": 0.66612,
+        "deviation": 0.00098,
+        "lowest": 0.6649,
+        "highest": 0.6673,
+        "low": 0.6631,
+        "high": 0.6691,
+        "confidence": 0.95,
+        "values": values,
+        "engine_values": [value - 0.0002 for value in values],
+        "engine_mean": 0.66592,
+        "passed": True,
+        "published": published,
+        "published_inside": True,
+        "words": "Over 5 seeds of the noise the reference's weighted F1 is 66.61 on average.",
+    }
+    seeded = mode | {"mode": "seeded", "seeds": [0, 1, 2, 3, 4], "band": band}
+    document["modes"] = [seeded, mode | {"mode": "mean", "seeds": [0, 1, 2, 3, 4]}]
+    return document
+
+
 def tensor(name: str, largest: float, atol: float, passed: bool = True) -> Json:
     return {
         "name": name,
@@ -272,7 +300,7 @@ def leave_receipts(
         ("export", {}, "", {"inputs": {"multimodal.pt": Hashed("ab" * 32, "checkpoint")}}),
         ("cast", cast(bundle), "", {"settings": settings(precision="fp16"), "outputs": files}),
         ("parity", parity(parity_passed), "passed" if parity_passed else "failed", {"settings": of, "subjects": files}),
-        ("eval", scored, scored["verdict"], {"settings": of, "subjects": files, "inputs": data}),
+        ("eval", scored, scored["verdict"] or "", {"settings": of, "subjects": files, "inputs": data}),
         ("bench", timed, "VALID" if timed["valid"] else "INVALID", {"subjects": files}),
     ):
         append_receipt(bundle, receipt(command, result, verdict=word, exit_code=CODES.get(word, 0), **fields))

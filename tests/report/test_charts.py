@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from fmmt_deploy.report.charts.band import band_chart
 from fmmt_deploy.report.charts.bars import (
     Amount,
     Stage,
@@ -34,6 +35,7 @@ def every_chart(name: str) -> dict[str, Markup]:
     """Each kind of chart with that name wherever one goes."""
     return {
         "intervals": intervals_chart(name, [IntervalRow(name, 0.1, -0.2, 0.3, judged=True)], 0.5, name),
+        "band": band_chart(name, [(name, [66.1, 66.4])], (66.0, 66.5), 66.2, name),
         "heatmap": counts_heatmap(name, [name, "b"], [(3, 1), (0, 2)], (name, name)),
         "flips": counts_heatmap(name, [name, "b"], [(3, 1), (0, 2)], (name, name), skip_diagonal=True),
         "histogram": margins_histogram(name, [0, 1e-3, 1e-2], [1, 5], [MarkedValue(name, 2e-3)], name),
@@ -75,6 +77,7 @@ def test_what_a_chart_draws_is_inside_it(kind: str) -> None:
 def test_a_chart_of_nothing_is_empty_and_no_error() -> None:
     for chart in (
         intervals_chart("t", [], 0.5, "u"),
+        band_chart("t", [], (0.0, 0.0), None, "u"),
         counts_heatmap("t", [], [], ("a", "b")),
         margins_histogram("t", [], [], [], "u"),
         shares_chart("t", [], {}),

@@ -9,7 +9,6 @@ from fmmt_deploy.report.blocks import (
     Charts,
     Figure,
     Heading,
-    Listing,
     Numbers,
     Paragraph,
     Section,
@@ -20,19 +19,13 @@ from fmmt_deploy.report.charts.intervals import IntervalRow, intervals_chart
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.figures import NONE, counted, number, percent, points, short, signed_points
-from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.modes import VERDICT_MARKS, judged_mode
+from fmmt_deploy.report.sections.noise import noise_blocks
 from fmmt_deploy.types import EMOTIONS
 
 __all__ = ["classes_table", "decision_section", "interval_words"]
 
-_MARKS = {"EQUIVALENT": "✓", "DIFFERENT": "✗", "INCONCLUSIVE": "◌"}
 _SHOWN = 30
-_MODES = {
-    "none": "without noise",
-    "replayed": "recorded noise on both sides",
-    "seeded": "the same drawn noise on both sides",
-    "mean": "mean over the draws, then decided",
-}
 
 
 def decision_section(facts: Facts) -> Section:
@@ -76,7 +69,7 @@ def _evaluation(label: str, evidence: Evidence) -> Iterator[Block]:
         mode = next(iter(document["modes"]), Document())
         yield from _scores(mode["evaluation"], label)
     yield from _pictures(mode, label)
-    yield from _modes(document)
+    yield from noise_blocks(document)
     yield from _changed(mode["equivalence"])
 
 
@@ -96,18 +89,16 @@ def _equivalence(found: Document) -> Iterator[Block]:
     margin = found["margin"].number
     confidence = percent(found["interval"]["confidence"].number)
     changed, utterances = found["changed"].count, found["utterances"].count
+    passing, detectable = (points(found[name].number) for name in ("passing_margin", "detectable"))
+    interval = f"{interval_words(found['interval'])} ({confidence})"
     yield Numbers(
         (
-            ("verdict", f"{_MARKS.get(verdict, '–')} {verdict.lower()}", f"at a margin of ±{points(margin)}"),
+            ("verdict", f"{VERDICT_MARKS.get(verdict, '–')} {verdict.lower()}", f"at a margin of ±{points(margin)}"),
             ("engine", points(found["f1"].number), "weighted F1"),
             ("reference", points(found["reference_f1"].number), "weighted F1"),
-            (
-                "difference",
-                signed_points(found["difference"].number),
-                f"{interval_words(found['interval'])} ({confidence})",
-            ),
+            ("difference", signed_points(found["difference"].number), interval),
             ("decisions changed", number(changed), f"of {number(utterances)}; {number(found['ties'].number)} ties"),
-            ("can be shown here", f"±{points(found['detectable'].number)}", "or more, with such data"),
+            ("passes from", f"±{passing}", f"such data can show ±{detectable}"),
         )
     )
     rows = [row for row in (_overall(found), *(_class(one) for one in found["classes"])) if row is not None]
@@ -219,37 +210,6 @@ def _counts(document: Document) -> list[tuple[float, ...]]:
     rows = [row.numbers for row in document]
     right = len(rows) == len(EMOTIONS) and all(len(row) == len(EMOTIONS) for row in rows)
     return rows if right else []
-
-
-def _modes(document: Document) -> Iterator[Block]:
-    modes = list(document["modes"])
-    if len(modes) < 2 and not any(mode["band"] for mode in modes):
-        return
-    rows = [_mode_row(mode) for mode in modes]
-    heads = ("noise", ">seeds", ">F1 reference", ">F1 engine", ">difference", "verdict", "reference's band")
-    yield Table(heads, rows, "Each way to treat the noise, apart")
-    yield from (Listing(texts) for mode in modes if (texts := _band_words(mode["band"])))
-
-
-def _mode_row(mode: Document) -> tuple[str, ...]:
-    found, name = mode["equivalence"], mode["mode"].text
-    verdict = found["verdict"].text
-    mark = _MARKS.get(verdict, "")
-    band = mode["band"]
-    low, high = band["low"].number, band["high"].number
-    return (
-        _MODES.get(name, name),
-        str(len(mode["seeds"])),
-        points(found["reference_f1"].number or mode["reference_evaluation"]["weighted_f1"].number),
-        points(found["f1"].number or mode["evaluation"]["weighted_f1"].number),
-        signed_points(found["difference"].number),
-        f"{mark} {verdict}".strip() or NONE,
-        NONE if low is None or high is None else f"{points(low)} to {points(high)}",
-    )
-
-
-def _band_words(band: Document) -> tuple[str, ...]:
-    return (band["words"].text,) if band["words"].text else ()
 
 
 def _changed(found: Document) -> Iterator[Block]:

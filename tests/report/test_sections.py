@@ -1,0 +1,151 @@
+"""Sections of the report: what is said of noise, of benchmarks, of precisions, and of where all is from."""
+
+import json
+from pathlib import Path
+
+from fmmt_deploy.receipts.store import append_receipt
+from fmmt_deploy.report.blocks import Block, Charts, Listing, Paragraph, Section, Table
+from fmmt_deploy.report.facts import Facts, facts_from_bundle
+from fmmt_deploy.report.sections.audits import audit_section
+from fmmt_deploy.report.sections.decisions import decision_section
+from fmmt_deploy.report.sections.origins import environment_section, receipts_section
+from fmmt_deploy.report.sections.precision import precision_section
+from fmmt_deploy.report.sections.speed import speed_section
+from fmmt_deploy.report.sections.stages import parity_section
+from tests.benchmark import __file__ as benchmark_tests
+from tests.report.bench_sample import bench
+from tests.report.samples import evaluated, judged_bundle, noisy, parity, receipt, settings
+
+
+def facts(path: Path, **planted: object) -> Facts:
+    judged_bundle(path / "bundle", **planted)
+    return facts_from_bundle(path / "bundle")
+
+
+def texts(section: Section) -> str:
+    """Every word of its paragraphs, lists and tables."""
+
+    def of(block: Block) -> list[str]:
+        if isinstance(block, Paragraph):
+            return [block.words]
+        if isinstance(block, Listing):
+            return list(block.items)
+        if isinstance(block, Charts):
+            own = [f"{figure.title} {figure.caption}" for figure in block.figures]
+            return own + (of(block.beside) if block.beside else [])
+        return [" | ".join(row) for row in block.rows] if isinstance(block, Table) else [str(block)]
+
+    return "\n".join(words for block in section.blocks for words in of(block))
+
+
+def charts(section: Section) -> list[str]:
+    return [figure.title for block in section.blocks if isinstance(block, Charts) for figure in block.figures]
+
+
+def test_every_mode_of_the_noise_is_told_apart_with_the_reference_s_band(tmp_path: Path) -> None:
+    section = decision_section(facts(tmp_path, evaluation_document=noisy()))
+    assert "F1 by seed of the noise." in charts(section)
+    words = texts(section)
+    assert "the same drawn noise on both sides | 5 | 66.73 | 66.71 | −0.02 | ✓ EQUIVALENT | 66.31 to 66.91" in words
+    assert "mean over the draws, then decided | 5 |" in words
+    assert "Over 5 seeds of the noise" in words
+
+
+def test_an_evaluation_without_noise_has_no_band(tmp_path: Path) -> None:
+    section = decision_section(facts(tmp_path))
+    assert "F1 by seed of the noise." not in charts(section)
+    assert charts(section)[0] == "Difference of F1."
+
+
+def test_scores_alone_are_shown_as_no_proof(tmp_path: Path) -> None:
+    document = evaluated() | {"verdict": None, "reference": None}
+    document["modes"][0] |= {"equivalence": None, "audit": None}
+    words = texts(decision_section(facts(tmp_path, evaluation_document=document)))
+    assert "Scored without a reference" in words
+    assert "neutral | 1,256 | 80.13 | 80.13 | 80.13" in words
+
+
+def test_a_failed_tensor_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+    words = texts(parity_section(facts(tmp_path, parity_passed=False)))
+    assert "end to end: logits | 8.0×10⁻²" in words
+    assert "✗ largest error 0.08" in words
+    assert "✓ passed" in words
+
+
+def test_a_comparison_with_itself_is_beside(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    own = {"engine": "trt fp16", "passed": True, "deterministic": {}, "checks": [{}, {}]}
+    append_receipt(bundle, receipt("parity", own, settings=settings(engine="trt", precision="fp16", self=True)))
+    words = texts(parity_section(facts_from_bundle(tmp_path / "bundle")))
+    assert "padding: passed (2 checks; receipt `receipts/0006-parity.json`)." in words
+    assert "swin: face_logits" in words  # the comparison with the reference is still there
+
+
+def test_the_audit_says_what_crossed_and_where_f1_went(tmp_path: Path) -> None:
+    section = audit_section(facts(tmp_path))
+    assert charts(section) == ["The face gate.", "The decision."]
+    words = texts(section)
+    assert "The face gate | 131,072 | 8.1×10⁻⁵ | 9.4×10⁻⁴ | 3.1×10⁻³ | 11 | 3 | 7.40" in words
+    assert "−0.02 points, of which −0.01 through the gate and −0.01 elsewhere" in words
+
+
+def test_a_percentile_that_can_not_be_claimed_is_marked(tmp_path: Path) -> None:
+    words = texts(speed_section(facts(tmp_path)))
+    assert words.count(" ms (?)") == 4  # p99 of four contenders
+    assert "trt:fp16, dialogue cached, batch 1" in words
+    assert "61.5 a second | 64.0 a second | p99 under 100 ms" in words
+
+
+def test_an_invalid_benchmark_says_why_first(tmp_path: Path) -> None:
+    section = speed_section(facts(tmp_path, bench_document=bench(*(f"reason {i}" for i in range(5)))))
+    words = texts(section)
+    assert words.index("INVALID; receipt") < words.index("reason 0") < words.index("Latency.")
+    assert "✗ INVALID" in words
+    assert "All 5 reasons" in [block.folded for block in section.blocks if isinstance(block, Table)]
+
+
+def test_a_benchmark_made_by_the_command_is_read(tmp_path: Path) -> None:
+    """The sample is what `fmmt bench --json` wrote."""
+    document = json.loads((Path(benchmark_tests).parent / "bench-sample.json").read_text(encoding="utf-8"))
+    section = speed_section(facts(tmp_path, bench_document=document))
+    assert {"Latency.", "Throughput.", "From starting a process to its first answer."} <= set(charts(section))
+    words = texts(section)
+    for engine in ("torch, the published loop", "ort, dialogue cached, batched"):
+        assert f"{engine} |" in words
+    assert "It computes on the host, where nothing is copied" in words
+
+
+def test_precisions_are_those_of_the_graphs_that_are_there(tmp_path: Path) -> None:
+    section = precision_section(facts(tmp_path))
+    assert charts(section) == ["The bundle's typed graphs."]
+    assert "fusion | fp16 | fp16 97.12 %, fp32 2.88 % | – | –" in texts(section)
+
+
+def test_engines_are_shown_as_they_were_built(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    built = {"graph": "swin", "precision": "fp16", "flops_share": {"fp16": 1.0}}
+    built["realised"] = {"flops_share": {"fp16": 0.75, "fp32": 0.25}}
+    result = {"flavour": "trt-rtx", "engines": [built]}
+    append_receipt(bundle, receipt("build", result, settings=settings(engine="trt-rtx", precision="fp16")))
+    section = precision_section(facts_from_bundle(tmp_path / "bundle"))
+    assert charts(section) == ["The bundle's typed graphs.", "Engines."]
+    assert "swin | fp16 | fp16 100.00 % | fp16 75.00 %, fp32 25.00 % | trt-rtx" in texts(section)
+
+
+def test_receipts_and_the_chain_are_listed(tmp_path: Path) -> None:
+    found = facts(tmp_path)
+    words = texts(receipts_section(found))
+    for kept in found.kept:
+        assert kept.sha256 in words
+    assert "0004 | fmmt eval | 2026-11-23 09:00 UTC | 12.3 s | ✓ EQUIVALENT" in words
+    assert "multimodal.pt | checkpoint | fmmt export | " + "ab" * 32 in words
+    assert "parity | trt fp16, self-test | ✓ ok" in words
+
+
+def test_versions_that_changed_between_receipts_are_told_apart(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    append_receipt(bundle, receipt("parity", parity(), tools={"numpy": "9.9"}))
+    words = texts(environment_section(facts_from_bundle(tmp_path / "bundle")))
+    assert "numpy | 2.3.4 (receipts 1, 2, 3, 4, 5); 9.9 (receipts 6)" in words
+    assert "torch | 2.9.0" in words
+    assert "NVIDIA H200 (compute 9.0, driver 570.1)" in words
