@@ -96,6 +96,7 @@ def test_the_file_is_a_header_and_a_line_a_sample(tmp_path: Path) -> None:
         ("{", "", "line 1"),
         ('0.25}\n', '0.25}', "says 1 samples"),
         ('0.25}\n', '0.2', "says 1 samples"),
+        ('0.25}\n', '0.25}\n{"contender', "says 1 samples"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_refused_with_its_line(tmp_path: Path, before: str, after: str, why: str) -> None:
