@@ -14,9 +14,9 @@ from fmmt_deploy.evaluation.resampling import Resamples, f1_of_tallies, resample
 from fmmt_deploy.evaluation.scores import CLASSES, DoubleArray
 from fmmt_deploy.evaluation.significance import Interval, mcnemar
 from fmmt_deploy.evaluation.verdict import ClassDifference, Equivalence, Verdict
-from fmmt_deploy.types import EMOTIONS, FloatArray, IntArray
+from fmmt_deploy.types import EMOTIONS, IntArray
 
-__all__ = ["equivalence"]
+__all__ = ["check_settings", "equivalence"]
 
 _UNSEEN_GROUP = 3
 """Decisions that a dialogue which was not seen loses or wins, before the seen ones say more; see `_group`."""
@@ -28,8 +28,8 @@ def equivalence(
     utterances: Sequence[str],
     dialogues: Sequence[str],
     labels: Sequence[int | None],
-    reference_logits: FloatArray,
-    logits: FloatArray,
+    reference_logits: NDArray[np.floating],
+    logits: NDArray[np.floating],
     *,
     margin: float = 0.005,
     alpha: float = 0.05,
@@ -69,7 +69,7 @@ def equivalence(
         DataError: There is no utterance, or one without a label.
         NotEquivalentError: Logits of another shape, or not all finite.
     """
-    _check_settings(margin, alpha)
+    check_settings(margin, alpha)
     truth = checked_labels(utterances, labels)
     sides = (_draws(utterances, reference_logits, "reference's logits"), _draws(utterances, logits, "logits"))
     if len(sides[0]) != len(sides[1]):
@@ -82,7 +82,8 @@ def equivalence(
     drawn = resampled(held, seed=seed, resamples=resamples)
     class_f1, f1 = (np.split(scores, 2) for scores in f1_of_tallies(held.sum(axis=0)))
     group = _group(truth, reference, decisions, clusters)
-    interval = _interval(drawn.differences, group * drawn.unseen, alpha, float(f1[0].mean()))
+    lost, won = (min(group, most) for most in _most(truth, reference, clusters))
+    interval = _interval(drawn.differences, lost * drawn.unseen, won * drawn.unseen, alpha, float(f1[0].mean()))
     changed = changed_decisions(utterances, truth, *sides)
     return Equivalence(
         utterances=len(utterances),
@@ -108,7 +109,12 @@ def equivalence(
     )
 
 
-def _check_settings(margin: float, alpha: float) -> None:
+def check_settings(margin: float, alpha: float = 0.05) -> None:
+    """Says before any work is done whether a verdict could be given.
+
+    Raises:
+        UsageError: A margin or level that makes no sense.
+    """
     if not 0 < margin < 1:
         raise UsageError(
             f"A margin must be above 0 and below 100 points of F1, found {100 * margin:g}.", fix="Try --margin 0.5."
@@ -127,8 +133,7 @@ def _group(labels: IntArray, reference: IntArray, decisions: IntArray, clusters:
     """How many decisions the dialogue that was not seen loses: as many as a lost or won one usually comes with.
 
     That is the mean over net losses and wins of how many their dialogue has, Σ n² / Σ |n|; what was seen is joined by
-    one dialogue of 3, a third of one of MELD's, for what a set with few changes can't know. Not more than the longest
-    dialogue has.
+    one dialogue of 3, a third of one of MELD's, for what a set with few changes can't know.
 
     Args:
         labels: (U,).
@@ -142,6 +147,12 @@ def _group(labels: IntArray, reference: IntArray, decisions: IntArray, clusters:
     return min(max(1.0, float(usual)), float(np.bincount(clusters).max()))
 
 
+def _most(labels: IntArray, reference: IntArray, clusters: IntArray) -> tuple[float, float]:
+    """What a dialogue can lose and win at most: as many decisions as the reference has right, and wrong, in any one."""
+    right = (reference == labels).mean(axis=0)
+    return float(np.bincount(clusters, right).max()), float(np.bincount(clusters, 1 - right).max())
+
+
 def _classes(
     held: DoubleArray, reference_f1: DoubleArray, f1: DoubleArray, drawn: Resamples, alpha: float
 ) -> tuple[ClassDifference, ...]:
@@ -149,15 +160,18 @@ def _classes(
 
     def difference(i: int) -> ClassDifference:
         before, after = float(reference_f1[i]), float(f1[i])
-        interval = _interval(drawn.classes[:, i], drawn.unseen_classes[:, i], alpha, before)
+        hit = drawn.unseen_classes[:, i]
+        interval = _interval(drawn.classes[:, i], hit, hit, alpha, before)
         return ClassDifference(EMOTIONS[i], int(held[:, i].sum()), before, after, after - before, interval)
 
     return tuple(difference(i) for i in range(CLASSES))
 
 
-def _interval(differences: DoubleArray, hit: DoubleArray, alpha: float, reference_f1: float) -> Interval:
+def _interval(
+    differences: DoubleArray, lost: DoubleArray, won: DoubleArray, alpha: float, reference_f1: float
+) -> Interval:
     """No F1 is below 0 or above 1."""
-    low, high = np.quantile(differences - hit, alpha), np.quantile(differences + hit, 1 - alpha)
+    low, high = np.quantile(differences - lost, alpha), np.quantile(differences + won, 1 - alpha)
     return Interval(max(float(low), -reference_f1), min(float(high), 1 - reference_f1), 1 - 2 * alpha)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.errors import DataError, NotEquivalentError
 from fmmt_deploy.evaluation.scores import accuracy, class_scores, confusion_matrix, macro_f1, weighted_f1
-from fmmt_deploy.types import EMOTIONS, FloatArray, IntArray
+from fmmt_deploy.types import EMOTIONS, IntArray
 
-__all__ = ["ClassScore", "Evaluation", "Spread", "checked_labels", "checked_logits", "evaluate", "over_seeds"]
+__all__ = [
+    "ClassScore",
+    "Evaluation",
+    "Spread",
+    "checked_labels",
+    "checked_logits",
+    "evaluate",
+    "mean_evaluation",
+    "over_seeds",
+]
 
 SHOWN = 5
 
@@ -88,7 +97,7 @@ class Spread:
         }
 
 
-def evaluate(utterances: Sequence[str], labels: Sequence[int | None], logits: FloatArray) -> Evaluation:
+def evaluate(utterances: Sequence[str], labels: Sequence[int | None], logits: NDArray[np.floating]) -> Evaluation:
     """Scores decisions against labels. A decision is the class of the largest logit, the first of equals.
 
     Args:
@@ -114,17 +123,46 @@ def evaluate(utterances: Sequence[str], labels: Sequence[int | None], logits: Fl
     )
 
 
+def mean_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The mean of every score over runs that differ in their seed; the confusion counts all their decisions.
+
+    Raises:
+        DataError: There is no run, or the runs are over different utterances.
+    """
+    _check_same(evaluations)
+    first = evaluations[0]
+
+    def mean(values: Iterable[float]) -> float:
+        return float(np.mean(list(values)))
+
+    by_class = zip(*(evaluation.classes for evaluation in evaluations), strict=True)
+    confusion = np.sum([evaluation.confusion for evaluation in evaluations], axis=0)
+    return Evaluation(
+        utterances=first.utterances,
+        weighted_f1=mean(e.weighted_f1 for e in evaluations),
+        macro_f1=mean(e.macro_f1 for e in evaluations),
+        accuracy=mean(e.accuracy for e in evaluations),
+        classes=tuple(
+            ClassScore(
+                runs[0].emotion,
+                mean(c.precision for c in runs),
+                mean(c.recall for c in runs),
+                mean(c.f1 for c in runs),
+                runs[0].support,
+            )
+            for runs in by_class
+        ),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
 def over_seeds(evaluations: Sequence[Evaluation]) -> dict[str, Spread]:
     """Mean and spread of every score of `Evaluation.metrics` over runs that differ in their seed.
 
     Raises:
         DataError: There is no run, or the runs are over different utterances.
     """
-    if len({evaluation.utterances for evaluation in evaluations}) != 1:
-        raise DataError(
-            f"Seeds need at least one run, all over the same utterances, found {len(evaluations)} that differ.",
-            fix="Run every seed on the same data set and split.",
-        )
+    _check_same(evaluations)
     runs = [evaluation.metrics() for evaluation in evaluations]
     return {name: _spread([run[name] for run in runs]) for name in runs[0]}
 
@@ -169,6 +207,14 @@ def checked_logits(utterances: Sequence[str], logits: NDArray[np.floating], name
             tensor=name,
         )
     return logits
+
+
+def _check_same(evaluations: Sequence[Evaluation]) -> None:
+    if len({evaluation.utterances for evaluation in evaluations}) != 1:
+        raise DataError(
+            f"Seeds need at least one run, all over the same utterances, found {len(evaluations)} that differ.",
+            fix="Run every seed on the same data set and split.",
+        )
 
 
 def _some(ids: Sequence[str]) -> str:

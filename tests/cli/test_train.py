@@ -78,7 +78,7 @@ def test_scores_are_those_of_fmmt_eval(
     capsys.readouterr()
     options = ["--noise", "gumbel", "--seeds", "5", "--json", "-q"]
     assert exit_code("eval", "-b", str(bundle), "--data", str(data), "--split", "test", *options) == 0
-    found = json.loads(capsys.readouterr().out)["spread"]["weighted_f1"]["mean"]
+    found = json.loads(capsys.readouterr().out)["modes"][0]["spread"]["weighted_f1"]["mean"]
     told = json.loads((run / "evaluation.json").read_text())["scores"]["test"]["gumbel"]["spread"]["weighted_f1"]
     assert found == pytest.approx(told["mean"], abs=1e-12)
 

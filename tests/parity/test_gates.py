@@ -30,6 +30,7 @@ from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import use_simulated, write_simulated_engines
 from tests.golden import GOLDEN
 from tests.parity.faults import flipped_mask, half_precision, one_nan, turned, wrong_second_row
+from tests.parity.labelled import MARGIN, label_rightly
 from tests.parity.misconduct import (
     Conduct,
     behaving,
@@ -49,7 +50,10 @@ Arguments = Callable[[Bundle, Path], tuple[str, ...]]
 GATES: Mapping[str, Arguments] = {
     "self": lambda b, _: ("parity", "--self", "-b", str(b.path)),
     "parity": lambda b, _: ("parity", "--reference", "recorded", "-b", str(b.path)),
-    "eval": lambda b, _: ("eval", "-b", str(b.path), "--data", str(GOLDEN / "roberta"), "--reference", "torch"),
+    "eval": lambda b, _: (
+        *("eval", "-b", str(b.path), "--data", str(GOLDEN / "roberta")),
+        *("--reference", "torch", "--margin", MARGIN),
+    ),
     "run": lambda b, folder: ("run", "-b", str(b.path), "--data", str(GOLDEN / "roberta"), "-o", str(folder / "out")),
 }
 """The commands that run an engine, and look at what it answers."""
@@ -110,6 +114,7 @@ def test_faults_against_gates(
     gate: str,
     code: int,
 ) -> None:
+    label_rightly(monkeypatch)
     with misbehaving(monkeypatch, graph, conduct):
         assert exit_code(*GATES[gate](tiny_bundle("roberta"), tmp_path), "-q") == code
     if gate == "run":
@@ -173,9 +178,17 @@ def eight_bits(tiny_bundle: Bundles, tmp_path_factory: pytest.TempPathFactory) -
     ],
 )
 def test_scales_that_are_off_by_4(
-    eight_bits: Bundle, tmp_path: Path, graph: GraphName, scales: Scales, factor: float, gate: str, code: int
+    eight_bits: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    graph: GraphName,
+    scales: Scales,
+    factor: float,
+    gate: str,
+    code: int,
 ) -> None:
     """In graphs that were altered after they were made, by somebody who put the hashes right."""
+    label_rightly(monkeypatch)
     path = eight_bits.graph(graph, "int8-fp32")
     model = onnx.load(path, load_external_data=False)
     wrong = scales(model.graph)

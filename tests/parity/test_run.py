@@ -43,6 +43,7 @@ from tests.parity.faults import (
     turned,
     wrong_second_row,
 )
+from tests.parity.labelled import MARGIN, label_rightly
 from tests.pipeline.conversations import conversations, dataset, only
 
 FAULTS: list[tuple[GraphName, Fault, str]] = [
@@ -220,17 +221,24 @@ def test_exit_code_of_eval(
     tiny_bundle: Bundles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The golden data fit the tiny models; only their labels are not what these models would answer."""
-    data = str(GOLDEN / "roberta")
-    arguments = ("eval", "-b", str(tiny_bundle("roberta").path), "--data", data, "--reference", "torch", "--json")
-    assert exit_code(*arguments) == 0
-    (comparison,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert (comparison["equivalent"], comparison["changed"], comparison["f1_difference"]) == (True, [], 0)
-    with faulty_command(monkeypatch, {"fusion": turned}):
-        assert exit_code(*arguments) == 5
+    label_rightly(monkeypatch)
+    data = ("--data", str(GOLDEN / "roberta"))
+    arguments = ("eval", "-b", str(tiny_bundle("roberta").path), *data, "--reference", "torch", "--json")
+    assert exit_code(*arguments, "--margin", MARGIN) == 0
+    found = json.loads(capsys.readouterr().out)
+    judged = found["modes"][0]["equivalence"]
+    assert (found["verdict"], judged["changed"], judged["difference"]) == ("EQUIVALENT", 0, 0)
+    assert exit_code(*arguments) == 5  # so few dialogues say nothing of half a point
     shown = capsys.readouterr()
-    (comparison,) = json.loads(shown.out)["comparisons"]
-    assert not comparison["equivalent"]
-    assert len(comparison["changed"]) == 31
+    assert json.loads(shown.out)["verdict"] == "INCONCLUSIVE"
+    assert "INCONCLUSIVE: this data set can't say" in shown.err
+    with faulty_command(monkeypatch, {"fusion": turned}):
+        assert exit_code(*arguments, "--margin", MARGIN) == 5
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["verdict"] == "DIFFERENT"
+    assert found["modes"][0]["equivalence"]["changed"] == 4 * 31
+    assert "error: DIFFERENT" in shown.err
     with faulty_command(monkeypatch, {"fusion": one_nan}):
         assert exit_code(*arguments) == 1
     assert "The model answered" in capsys.readouterr().err

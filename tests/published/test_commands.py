@@ -58,7 +58,8 @@ def check_kept_faces(golden: Golden, answers: list[dict], kind: str) -> None:
 
 def test_weighted_f1(golden: Golden, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("eval", "-b", str(golden.bundle), "--data", str(golden.data), "--json") == 0
-    (evaluation,) = json.loads(capsys.readouterr().out)["evaluations"]
+    (mode,) = json.loads(capsys.readouterr().out)["modes"]
+    evaluation = mode["evaluation"]
     decisions = golden.expected["logits"].argmax(axis=1)
     expected = f1_score(golden.expected["labels"], decisions, average="weighted", zero_division=0)
     assert evaluation["weighted_f1"] == pytest.approx(float(golden.expected["weighted_f1"]), abs=1e-9)

@@ -37,7 +37,7 @@ def test_it_is_what_fmmt_says_of_the_exported_model(
     source, dataset = tiny_source(name), data_of(name)
     asked = ("-b", str(tiny_bundle(name).path), "--data", str(GOLDEN / "roberta"), "--noise", noise, "--seed", "5")
     assert exit_code("eval", *asked, "--json") == 0
-    said = json.loads(capsys.readouterr().out)["evaluations"][0]
+    said = json.loads(capsys.readouterr().out)["modes"][0]["evaluation"]
     assert exit_code("run", *asked, "-o", str(tmp_path / "answers.jsonl")) == 0
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     live = answers(source.model, source.tokenizer, dataset, noise_of(noise, 5))
