@@ -69,25 +69,39 @@ class Bundle:
             BundleError: Something is missing, altered, unlisted, leads out of the bundle, or is of another schema.
             EnvironmentProblem: It can't be read.
         """
+        return cls._opened(path, lambda manifest: check_files(path, manifest, verify))
+
+    @classmethod
+    def peek(cls, path: Path) -> Self:
+        """Opens a bundle for its manifest; whether its files are there is for whoever reads them.
+
+        Raises:
+            BundleError: There is none, or its manifest is not valid.
+            EnvironmentProblem: It can't be read.
+        """
+        return cls._opened(path, lambda _: None)
+
+    @classmethod
+    def _opened(cls, path: Path, check: Callable[[Manifest], None]) -> Self:
         try:
-            return cls._open(path, verify)
+            return cls._open(path, check)
         except OSError as error:
             raise EnvironmentProblem(
                 f"The bundle {path} can't be read.", why=str(error), fix="Check its permissions.", path=path
             ) from error
 
     @classmethod
-    def _open(cls, path: Path, verify: bool) -> Self:
+    def _open(cls, path: Path, check: Callable[[Manifest], None]) -> Self:
         before = _identity(path)
         if before is None:
             before = _recovered(path)
         try:
             manifest = read_manifest(path)
-            check_files(path, manifest, verify)
+            check(manifest)
         except (BundleError, OSError):
             if _identity(path) == before:
                 raise
-            return cls._open(path, verify)  # it was replaced while we read it
+            return cls._open(path, check)  # it was replaced while we read it
         return cls(path, manifest)
 
     @property

@@ -25,8 +25,7 @@ def status(bundle: BundlePath, as_json: JsonOutput = False, quiet: Quiet = False
     from fmmt_deploy.receipts.chain import chain_of
 
     shown = Output("status", as_json, quiet)
-    opened = Bundle.open(bundle, verify=False)
-    chain = chain_of(opened)
+    chain = chain_of(Bundle.peek(bundle))
     document = {"bundle": bundle, "sound": not chain.broken, "steps": chain.to_json()}
     shown.result(document, *_parts(chain))
     if chain.broken:

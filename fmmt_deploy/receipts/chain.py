@@ -44,7 +44,7 @@ def chain_of(bundle: Bundle) -> Chain:
     """The chain of a bundle, from its receipts.
 
     Args:
-        bundle: It; its hashes need not have been checked.
+        bundle: It; its files need not have been checked.
 
     Raises:
         ArtefactError: A receipt is damaged, or missing in the middle.

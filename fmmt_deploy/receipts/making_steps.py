@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Sequence
 
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME, Precision
-from fmmt_deploy.bundle.precisions import adding_command, float32
+from fmmt_deploy.bundle.precisions import adding_command
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.step import Step, listed, path_of, step_from
-from fmmt_deploy.receipts.subjects import changed, graph_subjects
+from fmmt_deploy.receipts.subjects import changed
 from fmmt_deploy.types import GraphName
 
 __all__ = ["checkpoint_step", "graph_step", "typed_step", "vouching"]
@@ -43,8 +43,8 @@ def graph_step(bundle: Bundle, receipts: Sequence[Receipt]) -> Step:
     made, listed_by = _exported(receipts), vouching(receipts, MANIFEST_NAME)
     if made is None or listed_by is None:
         return Step("graph", name, "unknown", "no receipt vouches for the graphs and the manifest")
-    files = {file: made.outputs.get(file, "") for file in graph_subjects(bundle, float32(graphs))}
-    if others := changed(bundle, files):
+    files = [bundle.manifest.graphs[graph].get("fp32", "") for graph in graphs]
+    if others := changed(bundle, _made(made, files)):
         return step_from(made, "graph", name, "stale", f"{listed(others)} is not what was exported", again)
     if changed(bundle, {MANIFEST_NAME: listed_by.outputs[MANIFEST_NAME]}):
         why = f"{MANIFEST_NAME} is not that of {path_of(listed_by)}: changed without a receipt, or damaged"
@@ -61,16 +61,23 @@ def typed_step(bundle: Bundle, receipts: Sequence[Receipt], precision: Precision
 
 def _typed(bundle: Bundle, receipts: Sequence[Receipt], precision: Precision, graph: GraphName, name: str) -> Step:
     again = f"{adding_command(bundle.path, [graph], precision)} --force"
-    files = graph_subjects(bundle, {graph: precision})
-    made = vouching(receipts, next(iter(files)))
+    file = bundle.manifest.graphs[graph][precision]
+    made = vouching(receipts, file)
     if made is None:
         return Step("typed graph", name, "unknown", f"no receipt tells how {graph} was made")
-    if others := changed(bundle, {file: made.outputs.get(file, "") for file in files}):
+    if others := changed(bundle, _made(made, [file])):
         return step_from(made, "typed graph", name, "stale", f"{listed(others)} is not what was made", again)
     if others := changed(bundle, made.subjects):
         return step_from(made, "typed graph", name, "stale", f"{listed(others)} changed since", again)
     how = "accepted against float32" if made.command == "cast" else "calibrated, and held against float32"
     return step_from(made, "typed graph", name, "ok", how)
+
+
+def _made(made: Receipt, graphs: Sequence[str]) -> dict[str, str]:
+    """What a receipt says it made of some graphs: their files, and those beside them with their names."""
+    stems = tuple(file.removesuffix("onnx") for file in graphs)
+    found = {name: digest for name, digest in made.outputs.items() if name.startswith(stems)}
+    return {**dict.fromkeys(graphs, ""), **found}  # none is the hash of a graph that the receipt does not name
 
 
 def _exported(receipts: Sequence[Receipt]) -> Receipt | None:

@@ -37,12 +37,12 @@ def sha256_now(bundle: Bundle, relative: str) -> str | None:
     """The hash that a bundle's manifest, or an engine's seal, says a file has; of others, such as receipts, it is made.
 
     Returns:
-        None where there is no such file, or none that is whole.
+        None where there is no such file, or none that is whole as far as can be told without reading all of it.
     """
-    if (entry := bundle.manifest.files.get(relative)) is not None:
-        return entry.sha256
     path = bundle.path / relative
     try:
+        if (entry := bundle.manifest.files.get(relative)) is not None:
+            return entry.sha256 if path.stat().st_size == entry.size_bytes else None
         return read_document(path)[1].sha256 if relative.startswith(_SEALED) else hash_file(path)
     except (OSError, BrokenSealError):
         return None

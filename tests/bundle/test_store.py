@@ -172,3 +172,12 @@ def test_a_reader_that_meets_a_replacement_reads_the_new_one(bundle: Path, monke
 
     monkeypatch.setattr(store, "check_files", replaced_meanwhile)
     assert "unimodal.onnx.data" not in Bundle.open(bundle).manifest.files
+
+
+def test_a_peek_reads_the_manifest_only(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    (tmp_path / "b" / "unimodal.onnx").unlink()
+    assert Bundle.peek(tmp_path / "b").manifest == bundle.manifest
+    (tmp_path / "b" / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError):
+        Bundle.peek(tmp_path / "b")
