@@ -45,8 +45,10 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -
     if other and lane.engine in FLAVOURS:
         return step("stale", f"it was with {other}")
     with_ = f" (with {other})" if other else ""
-    if receipt.exit_code or receipt.verdict.upper().startswith("INVALID"):
+    if receipt.exit_code:
         return step("failed", f"{receipt.verdict or 'failed'}, exit code {receipt.exit_code}{with_}")
+    if receipt.verdict.upper() == "INVALID":
+        return step("unknown", f"measured, but not validly{with_}")
     if kind == "F1" and not receipt.verdict:
         return step("unknown", f"scored, but not held against a reference{with_}")
     return step("ok", f"{receipt.verdict or 'measured'}{with_}")

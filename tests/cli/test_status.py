@@ -164,6 +164,15 @@ def test_a_benchmark_of_several_engines(bundle: Path, capsys: pytest.CaptureFixt
     assert ("F1", "torch fp32") not in found, "what is only there to compare with has no gaps"
 
 
+@pytest.mark.parametrize(
+    ("code", "verdict", "state"),
+    [(0, "VALID", "ok"), (0, "INVALID", "unknown"), (7, "INVALID", "failed"), (6, "", "failed")],
+)
+def test_a_benchmark(bundle: Path, capsys: pytest.CaptureFixture[str], code: int, verdict: str, state: str) -> None:
+    append(bundle, judged("bench", "ort", "fp32", code, verdict, bundle))
+    assert states(steps(capsys, bundle, 8 if code else 0))["bench", "ort fp32"] == state
+
+
 def engine_file(bundle: Path) -> Path:
     (file,) = (bundle / "engines").glob("*.engine")
     return file
