@@ -20,13 +20,13 @@ from fmmt_deploy.cli.output import Output, Table
 from fmmt_deploy.cli.sessions import Session
 from fmmt_deploy.data.content import content_of
 from fmmt_deploy.errors import DataError, UsageError
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.evidence import recipe_from_found
 from fmmt_deploy.selection.found import Found
 from fmmt_deploy.selection.judge import judge_from_bundle
 from fmmt_deploy.selection.making import emulated_maker
 from fmmt_deploy.selection.marks import few_warnings
 from fmmt_deploy.selection.progress_file import ProgressFile, inputs_digest
+from fmmt_deploy.selection.rules import EquivalenceRule
 from fmmt_deploy.selection.search import find_precisions
 from fmmt_deploy.types import DataSet, GraphName
 

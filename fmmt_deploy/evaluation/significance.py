@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fmmt_deploy.evaluation.scores import CLASSES, weighted_f1
 from fmmt_deploy.types import BoolArray, IntArray
 
-__all__ = ["Interval", "McNemar", "bootstrap_interval", "clustered_bootstrap_interval", "mcnemar"]
+__all__ = ["Interval", "McNemar", "clustered_bootstrap_interval", "mcnemar"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +44,6 @@ def mcnemar(reference_right: BoolArray, right: BoolArray) -> McNemar:
     n, fewer = only_reference + only_candidate, min(only_reference, only_candidate)
     p_value = min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
     return McNemar(only_reference, only_candidate, p_value)
-
-
-def bootstrap_interval(
-    labels: IntArray,
-    reference: IntArray,
-    decisions: IntArray,
-    *,
-    seed: int = 0,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile interval of the difference of weighted F1 (run minus reference) over resampled utterances.
-
-    Utterances are resampled with both runs' decisions. Only how often each (label, reference, decision) occurs matters,
-    so a resample is one multinomial draw of those counts. Utterances count as independent, although those of a dialogue
-    are not quite; see `clustered_bootstrap_interval`.
-
-    Args:
-        labels: `(U,)`, 0 to 6.
-        reference: `(U,)`, the reference's decisions.
-        decisions: `(U,)`, the run's decisions.
-        seed: The same seed gives the same interval.
-        resamples: How many.
-        confidence: 0 to 1.
-    """
-    seen, cells = np.unique(_cells(labels, reference, decisions), return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(labels), cells / len(labels), size=resamples)
-    return _interval(seen, draws, confidence)
 
 
 def clustered_bootstrap_interval(

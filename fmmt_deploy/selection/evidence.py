@@ -11,9 +11,9 @@ from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.recipes import Evidence, Recipe, Tried
 from fmmt_deploy.calibration.settings import CalibrationSettings
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.found import Attempt, Found
 from fmmt_deploy.selection.judgement import Judgement
+from fmmt_deploy.selection.rules import EquivalenceRule
 
 __all__ = ["evidence_of", "recipe_from_found"]
 

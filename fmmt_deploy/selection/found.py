@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.judgement import Judgement
 from fmmt_deploy.selection.layers import Cost
 from fmmt_deploy.selection.progress_file import Verdict
+from fmmt_deploy.selection.rules import EquivalenceRule
 from fmmt_deploy.types import GraphName
 
 __all__ = ["Attempt", "Choice", "Found", "LayerNoise", "noise_of"]

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fmmt_deploy.engines.protocol import Array
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.evaluation.scores import DoubleArray, confusion_matrix, weighted_f1
 from fmmt_deploy.evaluation.significance import Interval, clustered_bootstrap_interval
+from fmmt_deploy.selection.rules import EquivalenceRule
 from fmmt_deploy.types import GraphName, IntArray
 
 __all__ = ["F1Change", "Judgement", "KeptFaces", "NoiseSum", "f1_change", "kept_faces"]

@@ -27,7 +27,7 @@ _SAME_COST = 0.02
 _ON_CPUS: Precision = "int8-fp32"
 
 _CHANGED = 0.02
-"""The share of decisions that may change in eight bits; see `evaluation.comparison.EQUIVALENCE_RULES`."""
+"""The share of decisions that may change in eight bits; see `rules.EQUIVALENCE_RULES`."""
 
 
 @dataclass(frozen=True, slots=True)

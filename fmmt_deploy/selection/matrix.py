@@ -16,11 +16,11 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import default_threads, open_engines
 from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine, EngineKind, Engines
 from fmmt_deploy.errors import FmmtError
-from fmmt_deploy.evaluation.comparison import EQUIVALENCE_RULES, EquivalenceRule
 from fmmt_deploy.selection.answering import Answers
 from fmmt_deploy.selection.judge import Judge
 from fmmt_deploy.selection.judgement import Judgement
 from fmmt_deploy.selection.marks import Contestant, Mark, marks_of
+from fmmt_deploy.selection.rules import EQUIVALENCE_RULES, EquivalenceRule
 from fmmt_deploy.selection.timing import Timing, added, time_beside
 from fmmt_deploy.types import GRAPHS, GraphName
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.engines.protocol import Engine
 from fmmt_deploy.errors import PrecisionError
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.cost import Speeds, float32_cost, graph_cost
 from fmmt_deploy.selection.found import Attempt, Choice, Found, LayerNoise, noise_of
 from fmmt_deploy.selection.judgement import Judgement
 from fmmt_deploy.selection.layers import Cost, Layer, LayeredGraph, layered_graph
 from fmmt_deploy.selection.making import Maker
 from fmmt_deploy.selection.progress_file import Candidate, Candidates, ProgressFile, Verdict
+from fmmt_deploy.selection.rules import EquivalenceRule
 from fmmt_deploy.types import GraphName
 
 __all__ = ["MAX_KEPT_SHARE", "find_precisions"]

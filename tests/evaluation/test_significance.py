@@ -1,6 +1,7 @@
 """McNemar against SciPy's binomial test, the bootstrap against a plain one with scikit-learn's F1."""
 
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from fmmt_deploy.evaluation.significance import bootstrap_interval, clustered_bootstrap_interval, mcnemar
+from fmmt_deploy.evaluation.significance import Interval, clustered_bootstrap_interval, mcnemar
 from fmmt_deploy.types import IntArray
+
+
+def by_utterances(labels: IntArray, reference: IntArray, decisions: IntArray, **options: Any) -> Interval:
+    """As if utterances were independent."""
+    return clustered_bootstrap_interval(labels, reference, decisions, np.arange(len(labels)), **options)
 
 
 @given(only_reference=st.integers(0, 60), only_candidate=st.integers(0, 60), both=st.integers(0, 9))
@@ -37,7 +43,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
     labels = random.choice(7, n, p=[0.4, 0.1, 0.05, 0.1, 0.15, 0.05, 0.15])
     reference = np.where(random.random(n) < 0.7, labels, random.integers(0, 7, n))
     decisions = np.where(random.random(n) < 0.8, reference, random.integers(0, 7, n))
-    interval = bootstrap_interval(labels, reference, decisions, resamples=4000)
+    interval = by_utterances(labels, reference, decisions, resamples=4000)
     plain = []
     for _ in range(800):
         chosen = random.integers(0, n, n)
@@ -54,21 +60,21 @@ def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
 def test_the_same_seed_gives_the_same_interval() -> None:
     random = np.random.default_rng(4)
     labels, reference, decisions = random.integers(0, 7, (3, 50))
-    first = bootstrap_interval(labels, reference, decisions, seed=1, resamples=200)
-    assert bootstrap_interval(labels, reference, decisions, seed=1, resamples=200) == first
-    assert bootstrap_interval(labels, reference, decisions, seed=2, resamples=200) != first
+    first = by_utterances(labels, reference, decisions, seed=1, resamples=200)
+    assert by_utterances(labels, reference, decisions, seed=1, resamples=200) == first
+    assert by_utterances(labels, reference, decisions, seed=2, resamples=200) != first
 
 
 def test_equal_runs_have_an_interval_of_zero_width() -> None:
     labels, decisions = np.random.default_rng(0).integers(0, 7, (2, 50))
-    interval = bootstrap_interval(labels, decisions, decisions)
+    interval = by_utterances(labels, decisions, decisions)
     assert (interval.low, interval.high) == (0, 0)
 
 
 def test_a_lower_confidence_is_narrower() -> None:
     labels, reference, decisions = np.random.default_rng(4).integers(0, 7, (3, 50))
-    wide = bootstrap_interval(labels, reference, decisions, confidence=0.95)
-    narrow = bootstrap_interval(labels, reference, decisions, confidence=0.5)
+    wide = by_utterances(labels, reference, decisions, confidence=0.95)
+    narrow = by_utterances(labels, reference, decisions, confidence=0.5)
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
@@ -109,20 +115,11 @@ def test_only_the_clustered_interval_covers_what_comes_by_dialogue() -> None:
     for _ in range(200):
         labels, reference, decisions, clusters = clustered_runs(random, 60, 0.2)
         by_dialogue = clustered_bootstrap_interval(labels, reference, decisions, clusters, resamples=300)
-        by_utterance = bootstrap_interval(labels, reference, decisions, resamples=300)
+        by_utterance = by_utterances(labels, reference, decisions, resamples=300)
         covered += [interval.low <= truth <= interval.high for interval in (by_dialogue, by_utterance)]
     shares = covered / 200
     assert 0.87 <= shares[0] <= 0.99  # 0.95, less what 60 dialogues and 300 resamples cost
     assert shares[1] < 0.8
-
-
-def test_clusters_of_one_utterance_are_utterances() -> None:
-    labels, reference, decisions = np.random.default_rng(4).integers(0, 7, (3, 300))
-    by_dialogue = clustered_bootstrap_interval(labels, reference, decisions, np.arange(300), resamples=4000)
-    by_utterance = bootstrap_interval(labels, reference, decisions, resamples=4000)
-    width = by_utterance.high - by_utterance.low
-    assert by_dialogue.low == pytest.approx(by_utterance.low, abs=0.08 * width)
-    assert by_dialogue.high == pytest.approx(by_utterance.high, abs=0.08 * width)
 
 
 def test_clustered_intervals_of_equal_runs_and_of_one_dialogue_have_no_width() -> None:

@@ -1,12 +1,12 @@
-"""The tolerance table: the promises it must keep, and its agreement with evaluation's rules."""
+"""The tolerance table: the promises it must keep, and its agreement with selection's rules."""
 
 from dataclasses import fields
 
 import pytest
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
-from fmmt_deploy.evaluation import EQUIVALENCE_RULES
 from fmmt_deploy.parity.tolerances import TIE_MARGIN, TOLERANCES, StageTolerances, Tolerance, coarsest
+from fmmt_deploy.selection.rules import EQUIVALENCE_RULES
 
 
 def test_float32_promises_2e_5_on_logits_and_the_same_kept_faces() -> None:
@@ -39,7 +39,7 @@ def test_the_same_integers_have_the_same_row_and_fp8_a_wider_one() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_evaluation_judges_decisions_by_the_same_numbers(precision: Precision) -> None:
+def test_selection_judges_decisions_by_the_same_numbers(precision: Precision) -> None:
     rule = EQUIVALENCE_RULES[precision]
     assert rule.max_changed_share == pytest.approx(1 - TOLERANCES[precision].decisions.min_share)
     assert rule.tie_margin == TIE_MARGIN

@@ -9,11 +9,11 @@ from fmmt_deploy.bundle.integrity import hash_file
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.calibration.recipes import recipe_from_toml, toml_from_recipe
 from fmmt_deploy.calibration.settings import CalibrationSettings
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.evidence import recipe_from_found
 from fmmt_deploy.selection.found import Attempt, Choice, Found
 from fmmt_deploy.selection.layers import Cost
 from fmmt_deploy.selection.progress_file import Verdict
+from fmmt_deploy.selection.rules import EquivalenceRule
 from tests.selection.stand_ins import planted_judgement
 
 RULE = EquivalenceRule(max_changed_share=0.02, max_f1_drop=0.005)

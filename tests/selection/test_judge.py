@@ -12,11 +12,11 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Array, Engine, Engines, Value
 from fmmt_deploy.errors import DataError, FmmtError
-from fmmt_deploy.evaluation.comparison import EQUIVALENCE_RULES, EquivalenceRule
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.selection import cases as cases_module
 from fmmt_deploy.selection.cases import DataCases
 from fmmt_deploy.selection.judge import Judge, judge_from_bundle
+from fmmt_deploy.selection.rules import EQUIVALENCE_RULES, EquivalenceRule
 from fmmt_deploy.types import DataSet, GraphName, Utterance
 from tests.parity.faults import Fault, FaultyEngine, Outputs, all_nan, flipped_mask, half_precision, one_nan, turned
 from tests.pipeline.conversations import conversations, dataset, rows

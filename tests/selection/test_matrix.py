@@ -10,10 +10,10 @@ from fmmt_deploy.bundle.manifest import PRECISIONS
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
-from fmmt_deploy.evaluation.comparison import EQUIVALENCE_RULES
 from fmmt_deploy.selection import matrix
 from fmmt_deploy.selection.judge import Judge, judge_from_bundle
 from fmmt_deploy.selection.matrix import Row, judged_matrix, rule_for
+from fmmt_deploy.selection.rules import EQUIVALENCE_RULES
 from fmmt_deploy.selection.timing import FEWEST
 from fmmt_deploy.types import DataSet
 from tests.parity.faults import FaultyEngine, all_nan, turned

@@ -10,12 +10,12 @@ import pytest
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.evaluation.comparison import EquivalenceRule
 from fmmt_deploy.selection.found import Found
 from fmmt_deploy.selection.judge import judge_from_bundle
 from fmmt_deploy.selection.layers import layered_graph
 from fmmt_deploy.selection.making import emulated_maker
 from fmmt_deploy.selection.progress_file import ProgressFile
+from fmmt_deploy.selection.rules import EquivalenceRule
 from fmmt_deploy.selection.search import find_precisions
 from fmmt_deploy.types import GraphName
 from tests.pipeline.conversations import conversations, dataset
