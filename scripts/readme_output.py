@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = (
-    "where the time goes",
+    "Where the time goes",
     "Which nodes compute in which type",
     "The largest tensors",
     "faces: real ÷ computed",

@@ -1,50 +1,19 @@
-"""Opens what a benchmark compares."""
+"""Every way of working with engines that are open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-from fmmt_deploy.benchmark.choices import Choice, published_choice
+from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.device import device_wait
 from fmmt_deploy.benchmark.run import Contender
 from fmmt_deploy.benchmark.ways import Alone, Batched, Cached, Published, StageClock, Way
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
-from fmmt_deploy.errors import UsageError
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.types import DataSet
 
-__all__ = ["contenders_of", "opened_contenders", "published_contender", "tokens_of_dialogues"]
-
-
-@contextmanager
-def opened_contenders(
-    bundle: Bundle, choices: Sequence[Choice], published: bool, batch_size: int, threads: int, cache: Path | None = None
-) -> Iterator[list[Contender]]:
-    """Every engine in every way of working, and the published loop on PyTorch first if it is asked for.
-
-    Raises:
-        UsageError: The published loop is asked for with a unimodal model.
-        EnvironmentProblem: An engine's packages, or its GPU, are missing.
-    """
-    architecture = bundle.manifest.architecture
-    if architecture.unimodal is not None and published:
-        raise UsageError("The published loop is that of the T+A+V model; this bundle is unimodal.")
-    by_name = {choice.name: choice for choice in choices}
-    baseline = published_choice(choices, architecture)
-    with ExitStack() as stack:
-        wanted = {**by_name, baseline.name: baseline} if published else by_name
-        opened = {
-            name: stack.enter_context(open_engines(bundle, choice.kind, choice.precisions, threads, cache))
-            for name, choice in wanted.items()
-        }
-        contenders = [published_contender(bundle, baseline, opened[baseline.name])] if published else []
-        for name, choice in by_name.items():
-            contenders += contenders_of(bundle, choice, opened[name], batch_size, threads)
-        yield contenders
+__all__ = ["contenders_of", "published_contender", "tokens_of_dialogues"]
 
 
 def contenders_of(bundle: Bundle, choice: Choice, engines: Engines, batch_size: int, threads: int) -> list[Contender]:

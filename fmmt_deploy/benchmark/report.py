@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+import numpy as np
+
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.benchmark.choices import rate_name
 from fmmt_deploy.benchmark.run import Measurement
-from fmmt_deploy.benchmark.statistics import LatencySummary, Ratio, format_ms, format_ratio, paired_ratio, summarise
+from fmmt_deploy.benchmark.statistics import LatencySummary, Ratio, median_interval, paired_ratio, summarise
 from fmmt_deploy.benchmark.ways import PUBLISHED_TOKENS
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.products import matmul_flops
@@ -17,14 +19,15 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.types import DataSet
 
-__all__ = ["BenchReport", "RateRow", "StageRow", "WayRow", "report"]
+__all__ = ["DESCRIPTIONS", "BenchReport", "RateRow", "StageRow", "WayRow", "rate_rows", "report", "stages_of"]
 
 STAGES: tuple[StageName, ...] = ("prepare", "swin", "plm", "fusion")
 
-DESCRIPTIONS = {
+DESCRIPTIONS: Mapping[str, str] = {
     "published": "the published loop",
     "alone": "each utterance alone, no cache",
     "cached": "dialogue cached, batch 1",
+    "together": "no cache, batched",
     "batched": "dialogue cached, batched",
 }
 
@@ -54,11 +57,12 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class RateRow:
-    """How fast the machine multiplies matrices: where and in which precision, median and range."""
+    """How fast the machine multiplies matrices: where and in which precision, median, range, interval of the median."""
 
     name: str
     gflops: float
     gflops_range: tuple[float, float]
+    gflops_interval: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,37 +92,6 @@ class BenchReport:
         """Plain values."""
         return asdict(self)
 
-    def way_rows(self) -> list[tuple[str, ...]]:
-        """Cells of the table of ways."""
-        return [
-            (
-                row.engine,
-                DESCRIPTIONS[row.way],
-                *(
-                    format_ms(t)
-                    for t in (row.latency.p50_ms, row.latency.p90_ms, row.latency.p95_ms, row.latency.p99_ms)
-                ),
-                f"{row.per_second:.2f}",
-                format_ratio(row.speed_up) if row.speed_up is not None else "baseline",
-            )
-            for row in self.ways
-        ]
-
-    def stage_rows(self) -> list[tuple[str, ...]]:
-        """Cells of the table of stages."""
-        return [
-            (
-                row.engine,
-                row.way,
-                row.stage,
-                format_ms(row.ms),
-                "" if row.gflop is None else f"{row.gflop:.2f}",
-                "" if row.gflop is None else f"{row.gflop / row.ms * 1000:.0f}",
-                "" if row.share_of_rate is None else f"{100 * row.share_of_rate:.0f} %",
-            )
-            for row in self.stages
-        ]
-
 
 def report(
     measured: Sequence[Measurement],
@@ -144,8 +117,7 @@ def report(
     """
     utterances = sum(len(dialogue.utterances) for dialogue in dataset.dialogues)
     baseline = next((m for m in measured if m.way == "published"), measured[0])
-    rows = tuple(RateRow(n, 1000 * median(r), (1000 * min(r), 1000 * max(r))) for n, r in rates.items() if r)
-    by_name = {row.name: row.gflops for row in rows}
+    rows = rate_rows(rates)
     return BenchReport(
         workload=dataset.source,
         dialogues=len(dataset.dialogues),
@@ -158,10 +130,7 @@ def report(
         matrix_gflops_range=rows[0].gflops_range if rows else None,
         ways=tuple(_way_row(m, baseline) for m in measured),
         stages=tuple(
-            row
-            for m in measured
-            if m.stages_ms
-            for row in _stage_rows(m, _work(dataset, tokens, bundle, m.way), utterances, rounds, by_name)
+            row for m in measured if m.stages_ms for row in stages_of(m, dataset, tokens, bundle, rounds, rows)
         ),
         baseline=f"{DESCRIPTIONS[baseline.way]} on {baseline.engine}",
         rates=rows,
@@ -180,16 +149,43 @@ def _way_row(measurement: Measurement, baseline: Measurement) -> WayRow:
     )
 
 
-def _stage_rows(
-    measurement: Measurement, work: Mapping[str, int], utterances: int, rounds: int, rates: Mapping[str, float]
-) -> list[StageRow]:
+def rate_rows(rates: Mapping[str, Sequence[float]]) -> tuple[RateRow, ...]:
+    """What samples of rates say, in TFLOP/s by name."""
     rows = []
+    for name, samples in rates.items():
+        if samples:
+            low, high, _ = median_interval(1000 * np.asarray(samples), 0.95)
+            rows.append(RateRow(name, 1000 * median(samples), (1000 * min(samples), 1000 * max(samples)), (low, high)))
+    return tuple(rows)
+
+
+def stages_of(
+    measurement: Measurement,
+    dataset: DataSet,
+    tokens: Sequence[int],
+    bundle: Bundle,
+    rounds: int,
+    rates: Sequence[RateRow],
+) -> list[StageRow]:
+    """Where a contender's time went.
+
+    Args:
+        measurement: Its stages, added up.
+        dataset: What was answered.
+        tokens: Of each of its dialogues.
+        bundle: With what; its graphs tell the work.
+        rounds: How often.
+        rates: What the machine can do.
+    """
+    work = _work(dataset, tokens, bundle, measurement.way)
+    utterances = sum(len(dialogue.utterances) for dialogue in dataset.dialogues)
+    by_name, rows = {row.name: row.gflops for row in rates}, []
     for stage in STAGES:
         if stage not in measurement.stages_ms:
             continue
         ms = measurement.stages_ms[stage] / utterances / rounds
         gflop = work[stage] / utterances / 1e9 if stage in work else None
-        rate = rates.get(rate_name(measurement.device, _precision(measurement, stage)))
+        rate = by_name.get(rate_name(measurement.device, _precision(measurement, stage)))
         share = None if gflop is None or rate is None else gflop / ms * 1000 / rate
         rows.append(StageRow(measurement.engine, measurement.way, stage, ms, gflop, share))
     return rows

@@ -18,7 +18,7 @@ from fmmt_deploy.types import DataSet, Dialogue
 
 __all__ = ["Alone", "Batched", "Cached", "Published", "StageClock", "Way", "WayName"]
 
-WayName = Literal["published", "alone", "cached", "batched"]
+WayName = Literal["published", "alone", "cached", "together", "batched"]
 PUBLISHED_TOKENS = 512
 
 

@@ -12,27 +12,24 @@ from fmmt_deploy.cli.options import (
     BatchSize,
     EngineCache,
     FacesDir,
+    Force,
     JsonOutput,
     Limit,
+    NoReceipt,
     Quiet,
     Split,
     Threads,
 )
-from fmmt_deploy.cli.output import Output, Table, readable_bytes
+from fmmt_deploy.cli.output import Output
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from fmmt_deploy.benchmark.choices import Choice
-    from fmmt_deploy.benchmark.report import BenchReport, RateRow
-    from fmmt_deploy.bundle.store import Bundle
-    from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.types import DataSet
+    from collections.abc import Sequence
 
 __all__ = ["bench"]
 
 
 def bench(
+    context: typer.Context,
     bundle: Annotated[Path | None, typer.Option("--bundle", "-b", metavar="DIR", help="The bundle.")] = None,
     random: Annotated[
         Literal["full", "tiny"] | None,
@@ -50,6 +47,18 @@ def bench(
         ),
     ] = None,
     cache: EngineCache = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scenario",
+            metavar="single-stream|server|offline",
+            help="How utterances come; may be given several times; default single-stream and offline.",
+        ),
+    ] = None,
+    limit_ms: Annotated[
+        float | None,
+        typer.Option("--limit-ms", min=0.001, help="Of --scenario server: 99 of 100 answers come within that."),
+    ] = None,
     baseline: Annotated[
         Literal["published"] | None,
         typer.Option("--baseline", help="The published loop on PyTorch, on the GPU in FP16 if an engine is there."),
@@ -57,6 +66,17 @@ def bench(
     min_speed_up: Annotated[
         float | None,
         typer.Option("--min-speed-up", help="Ends with 6 if the last engine, batched, is slower than that."),
+    ] = None,
+    baseline_report: Annotated[
+        Path | None, typer.Option("--baseline-report", metavar="FILE", help="What --save wrote in an earlier run.")
+    ] = None,
+    fail_on_regression: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-on-regression",
+            metavar="PERCENT",
+            help="Ends with 6 if it is so much slower than --baseline-report.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="PATH", help="Real dialogues instead of MELD-shaped ones.")
@@ -69,132 +89,91 @@ def bench(
         list[float] | None,
         typer.Option("--faces", min=0, help="Mean faces an utterance, MELD-shaped; may be given several times."),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often every dialogue is answered.")] = 3,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Turns of every engine in every table, at least; intervals need 6.")
+    ] = 6,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0, help="How long every table is measured, at least.")
+    ] = 0.0,
+    starts: Annotated[int, typer.Option("--starts", min=1, help="New processes for each engine's cold start.")] = 1,
     batch_size: BatchSize = 8,
     threads: Threads = 0,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="FILE", help="Write every time that was measured, as JSONL.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the result as JSON, for --baseline-report.")
+    ] = None,
+    force: Force = False,
+    allow_invalid: Annotated[
+        bool, typer.Option("--allow-invalid", help="Do not end with 7 where figures are INVALID; they still say so.")
+    ] = False,
+    no_receipt: NoReceipt = False,
     as_json: JsonOutput = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measures latency and throughput of engines in turns, a stage at a time and end to end.
+    """Measures engines in turns: compute, calls, and from files to labels; ends with 7 where that is INVALID.
 
     Example: fmmt bench --random full --engine torch --engine ort --baseline published --faces 10 --faces 50
     """
     import tempfile
 
-    from fmmt_deploy.benchmark.choices import choice_from_option
-    from fmmt_deploy.benchmark.memory import peak_bytes
+    from fmmt_deploy.cli.bench_gates import gates_from_options, judged
+    from fmmt_deploy.cli.bench_tables import bench_parts
+    from fmmt_deploy.cli.benching import (
+        Asked,
+        OutputFiles,
+        exported_at_random,
+        made_workloads,
+        measured,
+        record,
+        scenarios_from_options,
+    )
+    from fmmt_deploy.cli.recording import Recording
     from fmmt_deploy.cli.sessions import Session, check_needs_data
+
+    engines = tuple(dict.fromkeys(engine or ("ort",)))
+    scenarios = scenarios_from_options(scenario or ())
+    _check(bundle, random, data, faces, scenarios, limit_ms)
+    check_needs_data(data, limit=limit, faces_dir=faces_dir)
+    gates = gates_from_options(min_speed_up, baseline_report, fail_on_regression, allow_invalid, scenarios)
+    files = OutputFiles(samples, save, force)
+    shown = Output("bench", as_json, quiet, version=2)
+    recording = Recording(context, shown, bundle or Path(), wanted=bundle is not None and not no_receipt)
+    asked = Asked(engines, baseline is not None, scenarios, rounds, seconds, starts, limit_ms)
+    with tempfile.TemporaryDirectory(prefix="fmmt-bench-") as scratch:
+        model = bundle or exported_at_random(random or "tiny", Path(scratch) / "bundle", shown)
+        session = Session(shown, model, threads, batch_size, cache=cache)
+        if data is not None:
+            workloads = [session.dataset(data, split, faces_dir, limit)]
+        else:
+            workloads = made_workloads(session, Path(scratch), dialogues, faces or [10.0])
+        found = measured(session, asked, workloads, str(bundle or random), shown)
+        outcome = judged(found, gates)
+        files.write(found, outcome, shown.schema)
+        if bundle is not None:
+            record(recording, session, asked, workloads, split, outcome)
+    shown.result({**outcome.document, "receipt": recording.path}, *bench_parts(found), *outcome.parts)
+    if outcome.failure is not None:
+        raise outcome.failure
+
+
+def _check(
+    bundle: Path | None,
+    random: str | None,
+    data: Path | None,
+    faces: Sequence[float] | None,
+    scenarios: Sequence[str],
+    limit_ms: float | None,
+) -> None:
     from fmmt_deploy.errors import UsageError
 
     if (bundle is None) == (random is None):
         raise UsageError("A benchmark needs a model.", fix="Give either --bundle DIR or --random full|tiny.")
     if data is not None and faces:
         raise UsageError("--faces shapes made-up dialogues, --data brings real ones.", fix="Leave one of them out.")
-    check_needs_data(data, limit=limit, faces_dir=faces_dir)
-    shown = Output("bench", as_json, quiet)
-    with tempfile.TemporaryDirectory(prefix="fmmt-bench-") as scratch:
-        if random is not None:
-            bundle = _random_bundle(random, Path(scratch) / "bundle", shown)
-        assert bundle is not None
-        session = Session(shown, bundle, threads, batch_size, cache=cache)
-        if data is not None:
-            workloads = [session.dataset(data, split, faces_dir, limit)]
-        else:
-            workloads = list(_made_workloads(session.bundle, Path(scratch), dialogues, faces or [10.0]))
-        choices = [choice_from_option(text, session.architecture) for text in dict.fromkeys(engine or ["ort"])]
-        reports = [_measured(session, choices, baseline, rounds, workload, shown) for workload in workloads]
-        shown.status("measuring memory, an engine at a time")
-        memory = {choice.name: peak_bytes(session.bundle.path, choice, session.threads, cache) for choice in choices}
-    rows = [(name, readable_bytes(peak)) for name, peak in memory.items()]
-    shown.result(
-        {"model": random or bundle, "reports": [report.to_json() for report in reports], "peak_bytes": memory},
-        *(part for report in reports for part in _parts(report)),
-        Table("peak memory of a process that opens the bundle and answers", (), rows),
-    )
-    if min_speed_up is not None:
-        _check_speed(reports, min_speed_up)
-
-
-def _check_speed(reports: list[BenchReport], wanted: float) -> None:
-    """Raises SlowerError where the last engine, batched, is not so many times as fast as the baseline."""
-    from fmmt_deploy.errors import SlowerError
-
-    for report in reports:
-        last = report.ways[-1]
-        if last.speed_up is None or last.speed_up.median < wanted:
-            found = "nothing to compare with" if last.speed_up is None else f"{last.speed_up.median:.2f} times"
-            raise SlowerError(
-                f"{last.engine} should be {wanted:g} times as fast as the baseline, found {found}.",
-                why=report.workload,
-                fix="See the stages' share of the machine's rate for what is slow; run it on an idle machine.",
-            )
-
-
-def _measured(
-    session: Session,
-    choices: Sequence[Choice],
-    baseline: str | None,
-    rounds: int,
-    workload: DataSet,
-    shown: Output,
-) -> BenchReport:
-    from fmmt_deploy.benchmark.contenders import opened_contenders, tokens_of_dialogues
-    from fmmt_deploy.benchmark.rates import copy_rate_for, rates_for
-    from fmmt_deploy.benchmark.report import report
-    from fmmt_deploy.benchmark.run import measure
-
-    shown.status(f"measuring {workload.source}")
-    opened = opened_contenders(
-        session.bundle, choices, baseline is not None, session.batch_size, session.threads, session.cache
-    )
-    with opened as contenders:
-        total = len(contenders) * rounds * len(workload.dialogues)
-        on_gpu = any(contender.device == "cuda" for contender in contenders)
-        copied, samplers = copy_rate_for(contenders), rates_for(contenders, session.threads)
-        with shown.progress("dialogues", total) as advance:
-            measured, rates = measure(contenders, workload, rounds, samplers, advance, warm_up_rounds=int(on_gpu))
-    tokens = tokens_of_dialogues(session.bundle, workload)
-    return report(measured, rates, workload, tokens, session.bundle, rounds, session.threads, copied)
-
-
-def _made_workloads(bundle: Bundle, scratch: Path, dialogues: int, faces: list[float]) -> Iterator[DataSet]:
-    from fmmt_deploy.benchmark.workload import meld_shaped
-
-    for mean in faces:
-        yield meld_shaped(bundle.manifest.architecture, scratch, dialogues, mean)
-
-
-def _random_bundle(preset: Literal["full", "tiny"], path: Path, shown: Output) -> Path:
-    from fmmt_deploy.export.export import export_bundle
-    from fmmt_deploy.export.source import random_source
-
-    shown.status(f"making a {preset} model with random weights")
-    export_bundle(random_source(preset), path, accept=lambda *_: None, status=shown.status)
-    return path
-
-
-def _rate(row: RateRow) -> str:
-    low, high = row.gflops_range
-    return f"{row.gflops:.0f} GFLOP/s measured here on {row.name} ({low:.0f}–{high:.0f})"
-
-
-def _parts(report: BenchReport) -> list[Table | str]:
-    about = [
-        ("workload", report.workload),
-        (
-            "size",
-            f"{report.utterances} utterances, {report.tokens} tokens, {report.faces} faces; {report.rounds} rounds",
-        ),
-        ("threads", report.threads),
-        ("baseline", report.baseline),
-        *(("matrix products", _rate(row)) for row in report.rates),
-    ]
-    if report.copy_gb_per_s is not None:
-        about.append(("the GPU's memory", f"{report.copy_gb_per_s:.0f} GB/s read and written"))
-    ways = ("engine", "way", "p50", "p90", "p95", "p99", "utt/s", "speed-up")
-    stages = ("engine", "way", "stage", "per utterance", "GFLOP", "GFLOP/s", "of matrix rate")
-    return [
-        Table("", (), about),
-        Table("latency of an answer, and throughput", ways, report.way_rows()),
-        Table("where the time goes", stages, report.stage_rows()),
-    ]
+    if ("server" in scenarios) != (limit_ms is not None):
+        raise UsageError(
+            "A server must answer within a limit, which only it has.",
+            fix="Give both --scenario server and --limit-ms, or neither.",
+        )

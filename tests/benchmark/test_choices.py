@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fmmt_deploy.benchmark import device
 from fmmt_deploy.benchmark.choices import choice_from_option, published_choice, rate_name
-from fmmt_deploy.benchmark.contenders import contenders_of, opened_contenders
+from fmmt_deploy.benchmark.contenders import contenders_of
 from fmmt_deploy.benchmark.device import DeviceMatrixRate, copy_rate, device_wait, seconds_of_call
 from fmmt_deploy.benchmark.rates import copy_rate_for, rates_for
 from fmmt_deploy.benchmark.report import report
 from fmmt_deploy.benchmark.run import Contender, Measurement, measure
+from fmmt_deploy.benchmark.sides import opened
 from fmmt_deploy.benchmark.ways import StageClock, WayName
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
@@ -171,9 +173,12 @@ def test_shares_are_of_each_graph_s_own_rate(tiny_bundle: Bundles, tmp_path: Pat
 def test_one_engine_in_two_precisions(tiny_bundle: Bundles) -> None:
     bundle = tiny_bundle("roberta")
     choices = [choice_from_option(text, TINY) for text in ("ort", "torch", "ort:fp32")]
-    with opened_contenders(bundle, choices, False, 4, 1) as contenders:
-        assert [c.engine for c in contenders] == ["ort"] * 3 + ["torch"] * 3
-        assert all(c.clock.wait is None for c in contenders)
+    with opened(bundle, choices, False, 4, 1) as found:
+        assert [choice.name for choice in found.choices] == ["ort", "torch"]
+        assert set(found.engines) == {"ort", "torch"}
+    with open_engines(bundle, "ort") as engines:
+        made = contenders_of(bundle, choices[0], engines, 4, 1)
+    assert all(c.clock.wait is None for c in made)
     with open_engines(bundle, "ort") as engines:
         made = contenders_of(bundle, choice_from_option("trt", TINY), engines, 4, 1)
     assert all(c.clock.wait is not None for c in made)
@@ -221,13 +226,15 @@ def test_time_may_be_over_while_a_contender_meets_its_shapes(tmp_path: Path) -> 
     assert len(slow.turns) < 100
 
 
-def test_a_call_is_measured_when_it_is_as_fast_as_it_gets() -> None:
+def test_a_call_is_measured_when_it_is_as_fast_as_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call compiles, the second captures a graph; neither tells how many make a sample."""
     calls: list[int] = []
+    now = [0.0]
+    monkeypatch.setattr(device, "perf_counter", lambda: now[0])
 
     def call() -> None:
         calls.append(len(calls))
-        time.sleep(0.05 if len(calls) < 3 else 0.0001)
+        now[0] += 0.05 if len(calls) < 3 else 0.0001
 
     assert seconds_of_call(call, lambda: None, samples=2, most=10) < 0.01
     assert len(calls) == 2 + 1 + 2 * 10

@@ -1,6 +1,5 @@
 """What the benchmark runs and counts: each way of working does exactly the work it is named for."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -8,15 +7,12 @@ import numpy as np
 import pytest
 
 from fmmt_deploy.architecture import Architecture
-from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.contenders import tokens_of_dialogues
 from fmmt_deploy.benchmark.matrix_rate import MatrixRate
-from fmmt_deploy.benchmark.memory import peak_bytes
 from fmmt_deploy.benchmark.report import report
 from fmmt_deploy.benchmark.run import Contender, Measurement, measure
 from fmmt_deploy.benchmark.ways import Alone, Batched, Cached, Published, StageClock, WayName
 from fmmt_deploy.benchmark.workload import meld_shaped
-from fmmt_deploy.bundle.precisions import float32
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.host import started_on_host
 from fmmt_deploy.engines.load import open_engines
@@ -25,7 +21,6 @@ from fmmt_deploy.errors import UnstableError
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import DataSet, Dialogue
-from tests.cli.running import exit_code
 
 
 class CountingEngine:
@@ -179,56 +174,6 @@ def _plm_gflop(architecture: Architecture, tokens: int) -> float:
     assert fusion is not None
     h, f, t = plm.hidden_size, plm.intermediate_size, tokens
     return (plm.layers * 2 * (t * (4 * h * h + 2 * h * f) + 2 * t * t * h) + 2 * t * h * fusion.hidden_size) / 1e9
-
-
-def test_memory_of_an_engine_is_that_of_its_own_process(tiny_bundle: Callable[[str], Bundle]) -> None:
-    ballast = np.ones(400_000_000 // 8)
-    bundle = tiny_bundle("roberta")
-    peak = peak_bytes(bundle.path, Choice("ort", float32(bundle.manifest.graphs)), 1)
-    assert ballast.nbytes == 400_000_000
-    assert 30_000_000 < peak < 400_000_000
-
-
-def test_bench_ends_with_0_or_6(capsys: pytest.CaptureFixture[str], tiny_bundle: Callable[[str], Bundle]) -> None:
-    common = (
-        "bench",
-        "-b",
-        str(tiny_bundle("roberta").path),
-        "--dialogues",
-        "1",
-        "--faces",
-        "1",
-        "--rounds",
-        "1",
-        "--json",
-    )
-    assert exit_code(*common, "--engine", "ort", "--baseline", "published", "--min-speed-up", "0.01") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["schema"] == "fmmt.bench/1"
-    (made,) = document["reports"]
-    assert [(w["engine"], w["way"]) for w in made["ways"]] == [
-        ("torch", "published"),
-        ("ort", "alone"),
-        ("ort", "cached"),
-        ("ort", "batched"),
-    ]
-    assert {s["stage"] for s in made["stages"]} == {"prepare", "swin", "plm", "fusion"}
-    assert document["peak_bytes"].keys() == {"ort"}
-    assert exit_code(*common, "--engine", "ort", "--min-speed-up", "1000") == 6
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("--random", "tiny", "-b", "x"), ("-b", "x", "--data", "y", "--faces", "3")], ids=str
-)
-def test_bench_refuses_what_makes_no_sense(arguments: tuple[str, ...]) -> None:
-    assert exit_code("bench", *arguments) == 2
-
-
-def test_the_published_loop_is_not_for_unimodal_models(
-    tiny_bundle: Callable[[str], Bundle], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert exit_code("bench", "-b", str(tiny_bundle("unimodal").path), "--baseline", "published") == 2
-    assert "unimodal" in capsys.readouterr().err
 
 
 def test_dataset_of_made_dialogues_is_in_order(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from fmmt_deploy.benchmark import contenders, memory, rates, ways
+from fmmt_deploy.benchmark import bench, rates, sides
+from fmmt_deploy.benchmark.cold_start import ColdStart, Start
 from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
@@ -60,11 +61,22 @@ def test_ten_percent_slower_than_the_baseline(
         timed = {graph: engines[graph] for graph in graphs_of(bundle.manifest.architecture)}
         return Engines(kind, {**timed, "fusion": TimedEngine(timed["fusion"], clock, seconds[kind])})
 
-    monkeypatch.setattr(contenders, "open_engines", opened)
-    monkeypatch.setattr(ways, "perf_counter", clock)
+    monkeypatch.setattr(sides, "open_engines", opened)
+    monkeypatch.setattr(bench, "perf_counter", clock)
     monkeypatch.setattr(rates, "rates_for", lambda *_: {})
-    monkeypatch.setattr(memory, "peak_bytes", lambda *_: 1)
-    made = ("--dialogues", "2", "--faces", "1", "--rounds", "2")
+    monkeypatch.setattr(bench, "cold_start", lambda _, choice, *__: ColdStart(choice.name, (Start(1, 1, 1, 1, None),)))
+    made = (
+        "--dialogues",
+        "1",
+        "--faces",
+        "1",
+        "--rounds",
+        "2",
+        "--scenario",
+        "offline",
+        "--no-receipt",
+        "--allow-invalid",
+    )
     engines = ("--engine", "torch", "--engine", "ort")
     bundle = str(tiny_bundle("roberta").path)
     assert exit_code("bench", "-b", bundle, *engines, *made, "--min-speed-up", str(wanted), "--json", "-q") == code
