@@ -106,7 +106,7 @@ def _bundle_parts(bundle: Bundle, size: int, sizes: Sizes) -> list[Table]:
 
 
 def _calibrations(bundle: Bundle) -> tuple[list[dict[str, object]], list[Table]]:
-    """What the receipts of calibrations say; no hash covers them."""
+    """What the receipts of calibrations say; `fmmt verify` checks them."""
     from fmmt_deploy.calibration.audit import receipt_file
     from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 

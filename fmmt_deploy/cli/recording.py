@@ -180,17 +180,10 @@ def subjects_of(bundle: Bundle, kind: str, precisions: Precisions, cache: Path |
     """
     if kind not in ("trt", "trt-rtx"):
         return graph_subjects(bundle, precisions)
-    from fmmt_deploy.engines.tensorrt.flavour import import_flavour
-    from fmmt_deploy.engines.tensorrt.load import find_engines, open_device
+    from fmmt_deploy.engines.tensorrt.load import runnable_engines
 
     flavour: FlavourName = "trt" if kind == "trt" else "trt-rtx"
-    device = open_device()
-    try:
-        version = str(import_flavour(flavour).__version__)
-        files = find_engines(bundle, flavour, precisions, device.gpu, version, cache)
-    finally:
-        device.close()
-    return engine_subjects(bundle, files.values())
+    return engine_subjects(bundle, runnable_engines(bundle, flavour, precisions, cache).values())
 
 
 def engine_subjects(bundle: Bundle, files: Iterable[EngineFile]) -> dict[str, str]:

@@ -16,11 +16,13 @@ from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
 from fmmt_deploy.bundle.store import Bundle, write_bundle
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.fingerprint import fingerprint
+from fmmt_deploy.parity import trial
 from fmmt_deploy.receipts.record import Receipt, Setting
 from fmmt_deploy.receipts.store import kept_receipts, read_receipts
 from fmmt_deploy.types import DataSet
 from tests.cli.conftest import CHECKPOINT
 from tests.cli.running import exit_code
+from tests.engines.tensorrt.simulated import use_simulated, write_simulated_engines
 
 
 @pytest.fixture
@@ -141,6 +143,30 @@ def test_a_missed_requirement_leaves_a_receipt(bundle: Path, monkeypatch: pytest
     found = last(bundle)
     assert (found.command, found.verdict, found.exit_code) == ("build", "failed", 9)
     assert all((bundle / name).exists() for name in found.outputs)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_engines_on_a_gpu(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], elsewhere: bool
+) -> None:
+    """With a simulated GPU: the engines that ran are named by their plans, in the bundle or in a cache elsewhere."""
+    trt = use_simulated(monkeypatch)
+    monkeypatch.setattr(trial, "open_device", lambda: trt.device)
+    monkeypatch.setattr(trial, "import_flavour", lambda _: trt)
+    (engine,) = write_simulated_engines(Bundle.open(bundle), {"unimodal": "fp16"}, trusted=False).values()
+    name, cache = f"engines/{engine.path.name}", ()
+    if elsewhere:
+        (tmp_path / "cache").mkdir()
+        shutil.move(engine.path, tmp_path / "cache")
+        name, cache = f"cache:{engine.path.name}", ("--cache", str(tmp_path / "cache"))
+    options = ("--engine", "trt-rtx", "--precision", "fp16", *cache, "-q")
+    assert exit_code("parity", "-b", str(bundle), *options, "--self") == 0
+    assert last(bundle).subjects == {name: sha256(engine.plan).hexdigest()}
+    assert exit_code("parity", "-b", str(bundle), *options) == 0
+    assert last(bundle).subjects == {name: sha256(engine.plan).hexdigest()}
+    capsys.readouterr()
+    assert exit_code("status", "-b", str(bundle)) == 0
+    assert exit_code("verify", "-b", str(bundle), "--no-replay", "-q") == 0
 
 
 COMMANDS: dict[str, tuple[str, ...]] = {

@@ -29,7 +29,7 @@ from fmmt_deploy.engines.tensorrt.trust import check_trusted
 from fmmt_deploy.errors import BundleError, UsageError
 from fmmt_deploy.types import GraphName
 
-__all__ = ["RunOptions", "engines_from_bundle", "engines_from_plans", "find_engines", "open_device"]
+__all__ = ["RunOptions", "engines_from_bundle", "engines_from_plans", "find_engines", "open_device", "runnable_engines"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +140,23 @@ def find_engines(
             )
         found[graph] = file
     return found
+
+
+def runnable_engines(
+    bundle: Bundle, flavour: FlavourName, precisions: Precisions, cache: Path | None = None
+) -> dict[GraphName, EngineFile]:
+    """The files that `engines_from_bundle` would open here; nothing is opened.
+
+    Raises:
+        EnvironmentProblem: There is no GPU, or TensorRT is not installed.
+        BundleError: There is none for one of the graphs.
+        PrecisionError: The GPU does not have the precision of one.
+    """
+    version, device = str(import_flavour(flavour).__version__), open_device()
+    try:
+        return find_engines(bundle, flavour, precisions, device.gpu, version, cache)
+    finally:
+        device.close()
 
 
 def engines_from_plans(
