@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "NONE",
     "bytes_text",
     "counted",
     "error",
     "exponential",
+    "first_sentence",
     "ms",
     "number",
     "percent",
@@ -111,3 +114,8 @@ def bytes_text(count: float | None) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{short(count)} {unit}"
         count /= 1000
     return f"{short(count)} TB"
+
+
+def first_sentence(words: str) -> str:
+    """Up to the first full stop that ends a sentence."""
+    return re.split(r"(?<=[.!?)])\s+(?=[A-Z0-9])", words, maxsplit=1)[0]

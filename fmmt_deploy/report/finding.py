@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
-from fmmt_deploy.report.figures import counted
+from fmmt_deploy.report.figures import counted, first_sentence
 from fmmt_deploy.report.modes import judged_mode
 from fmmt_deploy.report.speed_words import speed_words
 
@@ -67,10 +67,13 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
         notes.commands.append(f"fmmt verify -b {shlex.quote(str(facts.path))}")
     level: Level = "bad" if notes.problems else "warn" if notes.missing else "good"
     verb = {"good": "may replace the model", "bad": "must not replace the model", "warn": "is not shown to be as good"}
-    title = f"The engine {candidate.engine} in {candidate.precision} {verb[level]}."
+    title = f"The engine {candidate.engine} in {candidate.precision} {verb[level]}"
+    margin = max((m for found in candidate.f1 if (m := found.document["margin"].number) is not None), default=None)
+    if level == "good" and margin is not None:
+        title += f", if {100 * margin:g} points of F1 do not matter"
     return Finding(
         level,
-        title,
+        f"{title}.",
         tuple(notes.evidence),
         tuple(notes.problems),
         tuple(notes.missing),
@@ -135,7 +138,7 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
             _stale(notes, "F1", found, command)
             continue
         word = found.document["verdict"].text
-        words = judged_mode(found.document)["equivalence"]["words"].text
+        words = first_sentence(judged_mode(found.document)["equivalence"]["words"].text)
         told = f"F1: {words}" if words else f"F1: {word}."
         if word == "EQUIVALENT":
             notes.evidence.append(told)

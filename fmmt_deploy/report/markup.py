@@ -20,7 +20,8 @@ def rendered(template: str, **values: object) -> str:
 
 
 def code_words(words: str) -> Markup:
-    """A text in which what stands between backticks is code."""
+    """A text in which what stands between backticks is code, and a number stays beside its percent sign."""
+    words = words.replace(" %", "\N{NO-BREAK SPACE}%")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(re.split(r"`([^`]+)`", words))

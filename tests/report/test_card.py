@@ -35,7 +35,7 @@ def test_it_says_what_a_review_needs(card: str) -> None:
     ]
     for words in (
         "Written 2026-11-23",
-        "**✓ Yes. The engine trt in fp16 may replace the model.**",
+        "**✓ Yes. The engine trt in fp16 may replace the model, if 0.5 points of F1 do not matter.**",
         "| weighted | 2,610 | 66.73 | 66.71 | −0.02 | −0.11 to +0.07 |",
         "NVIDIA H200",
         "| onnxruntime | 1.23.2 |",

@@ -9,6 +9,7 @@ from fmmt_deploy.report.figures import (
     counted,
     error,
     exponential,
+    first_sentence,
     ms,
     number,
     percent,
@@ -76,3 +77,16 @@ def read_back(text: str) -> float:
 def test_what_is_shown_is_the_number_to_its_digits(value: float) -> None:
     assert read_back(error(value)) == pytest.approx(value, rel=0.051)
     assert read_back(short(value)) == pytest.approx(value, rel=0.051)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("It is 66.71, by 0.5 points (90 % interval). None changed.", "It is 66.71, by 0.5 points (90 % interval)."),
+        ("Once. 9 of them. Twice.", "Once."),
+        ("only one", "only one"),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence_ends_where_another_begins(words: str, expected: str) -> None:
+    assert first_sentence(words) == expected

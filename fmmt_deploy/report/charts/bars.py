@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _LABEL = 88.0
+_WIDE_LABEL = 108.0
 
 
 def shares_chart(title: str, rows: Sequence[tuple[str, Mapping[str, float]]], colours: Mapping[str, int]) -> Markup:
@@ -38,7 +39,7 @@ def shares_chart(title: str, rows: Sequence[tuple[str, Mapping[str, float]]], co
     parts = [*_legend(names, colours)]
     for number, (label, shares) in enumerate(rows):
         y = top + height * number
-        parts.append(text(0, y + 16, cut(label, _LABEL), full=label))
+        parts.append(text(0, y + 16, cut(label, _WIDE_LABEL), full=label))
         parts += _shares(y, shares, colours)
     told = "; ".join(
         f"{label}: " + ", ".join(f"{n} {percent(s, 1)}" for n, s in shares.items()) for label, shares in rows
@@ -47,7 +48,7 @@ def shares_chart(title: str, rows: Sequence[tuple[str, Mapping[str, float]]], co
 
 
 def _legend(names: Sequence[str], colours: Mapping[str, int]) -> Iterator[Markup]:
-    x = _LABEL
+    x = _WIDE_LABEL
     for name in names:
         yield element("rect", x=x, y=4.0, width=10.0, height=10.0, rx=2, class_=f"c{colours[name]}")
         yield text(x + 14, 13, name, "small")
@@ -55,7 +56,7 @@ def _legend(names: Sequence[str], colours: Mapping[str, int]) -> Iterator[Markup
 
 
 def _shares(y: float, shares: Mapping[str, float], colours: Mapping[str, int]) -> Iterator[Markup]:
-    x, whole = _LABEL, WIDTH - _LABEL - 44
+    x, whole = _WIDE_LABEL, WIDTH - _WIDE_LABEL - 44
     for name, share in sorted(shares.items(), key=lambda item: list(colours).index(item[0])):
         width = whole * min(1.0, max(0.0, share))
         yield element("rect", x=x, y=y + 3, width=max(width - 1, 0.75), height=18.0, class_=f"c{colours[name]}")
@@ -155,11 +156,11 @@ def starts_chart(title: str, rows: Sequence[tuple[str, Sequence[Stage]]]) -> Mar
     names = list(dict.fromkeys(stage.name for _, stages in rows for stage in stages))
     colours = {name: place + 1 for place, name in enumerate(names)}
     totals = [sum(stage.ms for stage in stages) for _, stages in rows]
-    x = Linear(0.0, max(totals, default=0.0) or 1.0, _LABEL, WIDTH - 72)
+    x = Linear(0.0, max(totals, default=0.0) or 1.0, _WIDE_LABEL, WIDTH - 72)
     parts = [*_legend(names, colours)]
     for number, ((label, stages), total) in enumerate(zip(rows, totals, strict=True)):
         y, begun = top + height * number, 0.0
-        parts.append(text(0, y + 16, cut(label, _LABEL), full=label))
+        parts.append(text(0, y + 16, cut(label, _WIDE_LABEL), full=label))
         for stage in stages:
             start, end = x(begun), x(begun + stage.ms)
             wide, place = max(0.75, end - start - 1), f"c{colours[stage.name]}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.figures import NONE, short
 
-__all__ = ["colour", "contender", "ratio_words", "validity_mark", "validity_word"]
+__all__ = ["colour", "contender", "engine_colours", "ratio_words", "validity_mark", "validity_word"]
 
 _WAYS = {
     "published": "the published loop",
@@ -20,6 +22,12 @@ _COLOURS = 6
 def colour(place: int) -> int:
     """The colour of the row at that place."""
     return place % _COLOURS + 1
+
+
+def engine_colours(rows: Iterable[Document]) -> dict[str, int]:
+    """A colour for each engine, whatever it does, in the order of the first row of each."""
+    engines = dict.fromkeys(row["engine"].text for row in rows)
+    return {engine: colour(place) for place, engine in enumerate(engines)}
 
 
 def contender(row: Document) -> str:

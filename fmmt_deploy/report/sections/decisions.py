@@ -88,7 +88,9 @@ def _equivalence(found: Document) -> Iterator[Block]:
     verdict = found["verdict"].text
     margin = found["margin"].number
     confidence = percent(found["interval"]["confidence"].number)
-    changed, utterances = found["changed"].count, found["utterances"].count
+    if found["words"].text:
+        yield Paragraph(found["words"].text)
+    changed, decisions = found["changed"].count, (found["utterances"].count or 0) * (found["draws"].count or 1)
     passing, detectable = (points(found[name].number) for name in ("passing_margin", "detectable"))
     interval = f"{interval_words(found['interval'])} ({confidence})"
     yield Numbers(
@@ -97,7 +99,7 @@ def _equivalence(found: Document) -> Iterator[Block]:
             ("engine", points(found["f1"].number), "weighted F1"),
             ("reference", points(found["reference_f1"].number), "weighted F1"),
             ("difference", signed_points(found["difference"].number), interval),
-            ("decisions changed", number(changed), f"of {number(utterances)}; {number(found['ties'].number)} ties"),
+            ("decisions changed", number(changed), f"of {number(decisions)}; {number(found['ties'].number)} ties"),
             ("passes from", f"±{passing}", f"such data can show ±{detectable}"),
         )
     )
@@ -181,7 +183,7 @@ def _pictures(mode: Document, label: str) -> Iterator[Block]:
         svg = counts_heatmap("Confusion", EMOTIONS, confusion, ("truth", "decision"))
         figures.append(Figure(svg, f"Confusion of {label}.", "Colour: share of the row, so the diagonal is recall."))
     flips = _counts(mode["equivalence"]["flips"])
-    if flips:
+    if any(count for i, row in enumerate(flips) for j, count in enumerate(row) if i != j):
         svg = counts_heatmap(
             "Changed decisions", EMOTIONS, flips, ("reference", "engine"), ramp="b", skip_diagonal=True
         )

@@ -11,7 +11,7 @@ from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.figures import NONE, ms, number, short
 from fmmt_deploy.report.sections.calls import call_blocks, cold_blocks, roofline_blocks
-from fmmt_deploy.report.sections.contenders import colour, contender, ratio_words, validity_mark, validity_word
+from fmmt_deploy.report.sections.contenders import contender, engine_colours, ratio_words, validity_mark, validity_word
 
 __all__ = ["SCENARIOS", "scenario_table", "speed_section"]
 
@@ -81,12 +81,13 @@ def scenario_table(name: str, found: Document) -> Table:
 def _scenario(name: str, title: str, found: Document) -> Iterator[Block]:
     yield Heading(f"{title}, from files to labels")
     rows = list(found["rows"])
+    colours = engine_colours(rows)
     if name == "single-stream":
-        latencies = [_latency_row(number_, row) for number_, row in enumerate(rows)]
+        latencies = [_latency_row(row, colours[row["engine"].text]) for row in rows]
         svg = latency_chart("Latency of an utterance", latencies, "time from files to label")
         yield Charts((Figure(svg, "Latency.", "Bars: how many utterances took so long."),), scenario_table(name, found))
     elif name == "offline":
-        amounts = [_amount(number_, row) for number_, row in enumerate(rows) if row["per_second"]["median"].number]
+        amounts = [_amount(row, colours[row["engine"].text]) for row in rows if row["per_second"]["median"].number]
         svg = amounts_chart("Throughput", amounts, "utterances a second; line: lowest to highest repetition")
         yield Charts((Figure(svg, "Throughput."),), scenario_table(name, found))
     else:
@@ -96,7 +97,7 @@ def _scenario(name: str, title: str, found: Document) -> Iterator[Block]:
         yield Paragraph(f"Ratios are against `{baseline}`, over interleaved blocks, with their interval.")
 
 
-def _latency_row(place: int, row: Document) -> LatencyRow:
+def _latency_row(row: Document, colour: int) -> LatencyRow:
     distribution = row["distribution"]
     return LatencyRow(
         contender(row),
@@ -107,7 +108,7 @@ def _latency_row(place: int, row: Document) -> LatencyRow:
         ),
         distribution["edges_ms"].numbers,
         distribution["counts"].numbers,
-        colour(place),
+        colour,
         row["valid"].flag is not False,
     )
 
@@ -127,12 +128,12 @@ def _percentile(found: Document) -> str:
     return f"{ms(found['ms'].number)}{' (?)' if found['valid'].flag is False else ''}"
 
 
-def _amount(place: int, row: Document) -> Amount:
+def _amount(row: Document, colour: int) -> Amount:
     rate = row["per_second"]
     middle = rate["median"].number or 0.0
     low, high = rate["lowest"].number or middle, rate["highest"].number or middle
     words = f"{short(middle)} a second"
-    return Amount(contender(row), middle, low, high, words, colour(place), row["valid"].flag is not False)
+    return Amount(contender(row), middle, low, high, words, colour, row["valid"].flag is not False)
 
 
 def _offline_table(rows: list[Document]) -> Table:
@@ -170,10 +171,11 @@ def _stages(stages: Document) -> Iterator[Block]:
         by_contender.setdefault(contender(row), []).append(row)
     figures = []
     longest = max((sum(row["ms"].number or 0.0 for row in rows) for rows in by_contender.values()), default=0.0)
-    for place, (name, rows) in enumerate(by_contender.items()):
+    colours = engine_colours(stages["rows"])
+    for name, rows in by_contender.items():
         listed = [Stage(row["stage"].text, time) for row in rows if (time := row["ms"].number) is not None]
         if listed:
-            svg = waterfall_chart(f"Stages of {name}", listed, colour(place), longest)
+            svg = waterfall_chart(f"Stages of {name}", listed, colours[rows[0]["engine"].text], longest)
             figures.append(Figure(svg, f"{name}.", "Mean of an utterance."))
     if not figures:
         return

@@ -62,9 +62,10 @@ def _named(document: Document) -> list[tuple[str, Document]]:
 
 def _error_row(stage: str, tensor: Document) -> ErrorRow | None:
     mean, largest = tensor["mean_abs"].number, tensor["max_abs"].number
-    if mean is None or largest is None:
+    allowed = _allowed(tensor)
+    if mean is None or largest is None or not (largest or allowed):  # masks that are equal have nothing to show
         return None
-    return ErrorRow(_label(stage, tensor), mean, largest, _allowed(tensor), tensor["passed"].flag is True)
+    return ErrorRow(_label(stage, tensor), mean, largest, allowed, tensor["passed"].flag is True)
 
 
 def _label(stage: str, tensor: Document) -> str:
