@@ -1,6 +1,6 @@
 """How often interval and verdict are right, on simulated test sets of MELD's size with engines of known loss.
 
-Here 200 to 300 sets each with 1,000 resamples; `scripts/verdict_simulation.py` has the 1,000 with 10,000.
+Here 300 sets each with 500 resamples; `scripts/verdict_simulation.py` has the 1,000 with 10,000.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ SETS = 300
 
 @cache
 def judged(planted: Planted) -> tuple[Equivalence, ...]:
-    return tuple(planted.judged(SETS, seed=11))
+    return tuple(planted.judged(SETS, seed=11, resamples=500))
 
 
 def rate(planted: Planted, verdict: str) -> float:
@@ -51,7 +51,7 @@ def test_the_interval_covers_the_true_loss(loss: float) -> None:
 
 def test_ignoring_dialogues_covers_too_seldom_where_changes_come_in_dialogues() -> None:
     planted = Planted(0.01, 0.01, alike=0.8)
-    runs = planted.judged(200, seed=11, resamples=400, by_dialogue=False)
+    runs = planted.judged(100, seed=11, resamples=300, by_dialogue=False)
     share = np.mean([run.interval.low <= -planted.loss <= run.interval.high for run in runs])
     assert share < 0.8
     assert covered(planted) >= 0.85
