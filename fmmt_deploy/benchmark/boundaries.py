@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from fmmt_deploy.benchmark.blocks import Block, settling_reasons
-from fmmt_deploy.benchmark.calls import Call, Replay, recorded, size_bytes
+from fmmt_deploy.benchmark.calls import Call, Replay, moved_bytes, recorded, size_bytes
 from fmmt_deploy.benchmark.choices import Choice, rate_name
 from fmmt_deploy.benchmark.device import device_wait
 from fmmt_deploy.benchmark.files import Effort, turns
@@ -27,7 +27,7 @@ from fmmt_deploy.benchmark.statistics import median_interval
 from fmmt_deploy.benchmark.validity import Validity, together
 from fmmt_deploy.benchmark.ways import Alone, Batched
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
-from fmmt_deploy.bundle.products import matmul_flops
+from fmmt_deploy.bundle.products import matmul_flops, read_bytes
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.types import DataSet, Dialogue, GraphName
@@ -57,6 +57,7 @@ class BoundaryRow:
         interval_ms: Of the median.
         samples: Turns.
         gflop: Of matrix products, an utterance; None for all together.
+        moved_bytes: What it must read at least, an utterance: weights once a call, and inputs; None for all together.
         precision: Of the graph; None for all together.
         rate_gflops: The machine's matrix rate in GFLOP/s that it is held against; None where there is none.
         validity: Whether to believe it.
@@ -72,6 +73,7 @@ class BoundaryRow:
     interval_ms: tuple[float, float]
     samples: int
     gflop: float | None
+    moved_bytes: float | None
     precision: Precision | None
     rate_gflops: float | None
     validity: Validity
@@ -208,6 +210,7 @@ def _rows(
             interval_ms=median_interval(np.asarray(samples), 0.95)[:2],
             samples=len(samples),
             gflop=None if graph is None else _gflop(opened, found, graph),
+            moved_bytes=None if graph is None else _moved_bytes(opened, found, graph),
             precision=precision,
             rate_gflops=None if precision is None else rates.get(rate_name(found.choice.device, precision)),
             validity=validity,
@@ -221,6 +224,12 @@ def _gflop(opened: Opened, found: Recorded, graph: GraphName) -> float:
     return (
         sum(times * rows * matmul_flops(path, dict(one)) for (one, rows), times in counted.items()) / utterances / 1e9
     )
+
+
+def _moved_bytes(opened: Opened, found: Recorded, graph: GraphName) -> float:
+    calls = [call for _, calls in found.dialogues for call in calls if call.graph == graph]
+    weights = read_bytes(opened.bundle.graph(graph, found.choice.precisions[graph]))
+    return moved_bytes(calls, weights) / sum(count for count, _ in found.dialogues)
 
 
 def _sizes(call: Call) -> tuple[tuple[tuple[str, int], ...], int]:

@@ -17,7 +17,7 @@ from fmmt_deploy.engines.placing import placed
 from fmmt_deploy.engines.protocol import Array, Engine, Engines, Tensor, Value
 from fmmt_deploy.types import GraphName
 
-__all__ = ["Call", "Replay", "recorded", "size_bytes"]
+__all__ = ["Call", "Replay", "moved_bytes", "recorded", "size_bytes"]
 
 Answer = Callable[[Engines], object]
 """Answers something with engines."""
@@ -59,6 +59,11 @@ def recorded(engines: Engines, graphs: Sequence[GraphName], answer: Answer) -> t
 def size_bytes(calls: Sequence[Call]) -> int:
     """Memory of all inputs."""
     return sum(array.nbytes for call in calls for array in call.arrays.values())
+
+
+def moved_bytes(calls: Sequence[Call], weights: int) -> int:
+    """What calls must read at least: those weights once a call, and their inputs."""
+    return weights * len(calls) + size_bytes(calls)
 
 
 class Replay:

@@ -22,6 +22,7 @@ __all__ = [
     "flops_share",
     "matmul_flops",
     "products_of",
+    "read_bytes",
     "weight_bytes",
 ]
 
@@ -113,6 +114,20 @@ def matmul_flops(path: Path, dims: Mapping[str, int]) -> int:
 def weight_bytes(path: Path) -> int:
     """Bytes of the constants and weights of a graph's file; see `constant_bytes`."""
     return constant_bytes(_loaded(path))
+
+
+def read_bytes(path: Path) -> int:
+    """Bytes of the constants and weights that every call reads: those of tables, of which it takes rows, are left out.
+
+    Only a few rows of an embedding are read for a text, and all of its bytes would hide what the rest costs.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(_loaded(path))
+    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in tables]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return constant_bytes(model)
 
 
 def constant_bytes(model: onnx.ModelProto) -> int:

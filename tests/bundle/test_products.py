@@ -8,7 +8,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fmmt_deploy.bundle.products import flops_by_precision, flops_share, matmul_flops, products_of, weight_bytes
+from fmmt_deploy.bundle.products import (
+    flops_by_precision,
+    flops_share,
+    matmul_flops,
+    products_of,
+    read_bytes,
+    weight_bytes,
+)
 from fmmt_deploy.errors import BundleError
 from tests.engines.quantised import block, quantised_model
 
@@ -97,3 +104,13 @@ def test_other_mixtures_are_no_precision(what: Any, found: str) -> None:
     made.graph.initializer.append(helper.make_tensor("q.weight.T", FLOAT, [8, 16], bytes(4 * 128), raw=True))
     with pytest.raises(BundleError, match=rf"block/q .*both of its operands should be dequantised .*{found}"):
         products_of(made, {"utterances": 3})
+
+
+def test_a_table_that_rows_are_taken_from_is_not_read_as_a_whole(tmp_path: Path) -> None:
+    table = helper.make_tensor("table", FLOAT, [1000, 4], bytes(16_000), raw=True)
+    weight = helper.make_tensor("w", FLOAT, [4, 8], bytes(128), raw=True)
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [2])
+    out = helper.make_tensor_value_info("y", FLOAT, [2, 8])
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [ids], [out], [table, weight])), tmp_path / "g.onnx")
+    assert (weight_bytes(tmp_path / "g.onnx"), read_bytes(tmp_path / "g.onnx")) == (16_128, 128)

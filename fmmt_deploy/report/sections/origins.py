@@ -17,15 +17,7 @@ from fmmt_deploy.report.figures import NONE, bytes_text, counted, number, short
 __all__ = ["environment_section", "hashes_table", "machines", "receipts_section", "tools_table"]
 
 _STATES = {"ok": "✓", "failed": "✗", "stale": "◌", "missing": "◌", "unknown": "◌"}
-_VERDICTS = {
-    "passed": "✓",
-    "EQUIVALENT": "✓",
-    "VALID": "✓",
-    "failed": "✗",
-    "DIFFERENT": "✗",
-    "INVALID": "✗",
-    "INCONCLUSIVE": "◌",
-}
+_VERDICTS = dict.fromkeys(("passed", "EQUIVALENT", "VALID"), "✓") | dict.fromkeys(("INCONCLUSIVE",), "◌")
 
 
 def receipts_section(facts: Facts) -> Section:
