@@ -20,13 +20,14 @@ step fmmt inspect demo-out/bundle
 step fmmt run -b demo-out/bundle --data demo-out --split test --engine ort -o demo-out/answers.jsonl -q
 step head -n 2 demo-out/answers.jsonl
 step fmmt parity -b demo-out/bundle --engine ort -q
-step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --reference torch -q
+# 64 dialogues can't show that F1 is the same within 0.5 points, the default for MELD's 280, but within 3; 24 within 6.
+step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --reference torch --margin 3 -q
 step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --noise gumbel --seeds 5 -q
 step fmmt parity -b demo-out/bundle --engine ort --self -q
 step fmmt cast -b demo-out/bundle --precision fp16 --require 'fp16>=0.95' --data demo-out --split train --limit 4 -q
-step fmmt eval -b demo-out/bundle --data demo-out --split test --limit 24 --engine emulated --precision fp16 --reference torch -q
+step fmmt eval -b demo-out/bundle --data demo-out --split test --limit 24 --engine emulated --precision fp16 --reference torch --margin 6 -q
 step fmmt calibrate -b demo-out/bundle --precision int8-fp32 --data demo-out --split train -q
-step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --precision int8-fp32 --reference torch -q
+step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --precision int8-fp32 --reference torch --margin 3 -q
 step fmmt profile-data -b demo-out/bundle --data demo-out --split test --buckets 3 -o demo-out/profile.toml -q
 step fmmt build -b demo-out/bundle --engine trt-rtx --precision fp16 --profile demo-out/profile.toml --require 'fp16>=0.95' -q
 step fmmt bench -b demo-out/bundle --engine torch --engine ort --baseline published --dialogues 1 --allow-invalid -q

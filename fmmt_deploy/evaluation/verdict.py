@@ -127,6 +127,8 @@ class Equivalence:
 
 def _finding(found: Equivalence) -> str:
     low, high = points(found.interval.low, True), points(found.interval.high, True)
+    group = f"{found.unseen_decisions:.2g}"
+    unseen = f" that loses or wins up to {group} decision{'s' * (group != '1')}" if found.changed else ""
     draws = f" over {found.draws} draws of the noise, the same on both sides" if found.draws > 1 else ""
     same = abs(found.difference) < 1e-12
     difference = "no difference" if same else f"a difference of {points(found.difference, True)} points"
@@ -134,7 +136,7 @@ def _finding(found: Equivalence) -> str:
         f"{found.verdict} at a margin of {100 * found.margin:g} points: the engine's weighted F1 is "
         f"{points(found.f1)}, the reference's {points(found.reference_f1)}, {difference}{draws} "
         f"({100 * found.interval.confidence:g} % interval {low} to {high}, resampling "
-        f"{counted(found.dialogues, 'dialogue')} and allowing for one not seen)."
+        f"{counted(found.dialogues, 'dialogue')} and allowing for one not seen{unseen})."
     )
 
 

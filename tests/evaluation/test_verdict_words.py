@@ -55,7 +55,8 @@ def unchanged(**values: Any) -> Equivalence:
 def test_the_whole_paragraph() -> None:
     assert FOUND.words == (
         "EQUIVALENT at a margin of 0.5 points: the engine's weighted F1 is 66.71, the reference's 66.73, a difference "
-        "of −0.02 points (90 % interval −0.11 to +0.06, resampling 280 dialogues and allowing for one not seen). "
+        "of −0.02 points (90 % interval −0.11 to +0.06, resampling 280 dialogues and allowing for one not seen "
+        "that loses or wins up to 1.6 decisions). "
         "The whole interval lies within the margin: for dialogues like these, a loss of 0.5 points or more and a gain "
         "of 0.5 points or more are each ruled out at a level of 5 %. "
         "9 of 2,610 decisions changed (0.34 %): 4 from right to wrong, 3 from wrong to right, 2 from one wrong class "
@@ -63,6 +64,10 @@ def test_the_whole_paragraph() -> None:
         "If there was no true difference and as many decisions changed, a set like this would show equivalence in 4 of "
         "5 cases at a margin of 0.30 points; this run passes at any margin above 0.11 points."
     )
+
+
+def test_one_unseen_decision_is_no_plural() -> None:
+    assert "up to 1 decision)." in replace(FOUND, unseen_decisions=1.02).words
 
 
 def test_equivalent_and_yet_not_the_same() -> None:
