@@ -46,6 +46,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "cast, calibrate, triage, verdict, --engine emulated": (*_BASE, *_TORCH),
     "verdict --plot": (*_BASE, *_TORCH, "matplotlib"),
     "train": (*_BASE, *_TORCH, "accelerate", "matplotlib", "tensorboardX"),
+    "report": (*_BASE, "jinja2"),
     "build --engine trt-rtx": (*_BASE, "tensorrt_rtx"),
     "run, eval, bench --engine trt-rtx": (*_BASE, "tensorrt_rtx", "cuda", "GPU"),
     "build --engine trt": (*_BASE, "tensorrt"),

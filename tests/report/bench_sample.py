@@ -79,7 +79,7 @@ def server(engine: str) -> Json:
 
 
 def call(engine: str, way: str, part: str, ms: float, gflop: float | None) -> Json:
-    rate = None if gflop is None else 80_000.0
+    rate = None if gflop is None else 410_000.0
     return {
         "engine": engine,
         "way": way,
@@ -94,7 +94,7 @@ def call(engine: str, way: str, part: str, ms: float, gflop: float | None) -> Js
         if gflop is None
         else {"swin": 2.1e8, "plm": 7.4e8, "fusion": 1.5e8}[part] * (1.0 if way == "alone" else 0.2),
         "precision": None if gflop is None else "fp16",
-        "rate": rate,
+        "rate_gflops": rate,
         "share_of_rate": None if gflop is None or rate is None else gflop / ms * 1000 / rate,
         "valid": True,
         "reasons": [],

@@ -96,6 +96,20 @@ def test_a_percentile_that_can_not_be_claimed_is_marked(tmp_path: Path) -> None:
     assert "61.5 a second | 64.0 a second | p99 under 100 ms" in words
 
 
+def test_rates_stand_under_the_machine_s_own(tmp_path: Path) -> None:
+    section = speed_section(facts(tmp_path))
+    (figure,) = [
+        figure
+        for block in section.blocks
+        if isinstance(block, Charts)
+        for figure in block.figures
+        if figure.title == "Rate against intensity."
+    ]
+    assert "fp16: 410,000 GFLOP/s" in figure.svg
+    # by hand: 95.7 GFLOP in 6.72 ms, and 2.1e8 bytes
+    assert "torch, no cache | swin | 456 | 14,241 | 3 %" in texts(section)
+
+
 def test_an_invalid_benchmark_says_why_first(tmp_path: Path) -> None:
     section = speed_section(facts(tmp_path, bench_document=bench(*(f"reason {i}" for i in range(5)))))
     words = texts(section)

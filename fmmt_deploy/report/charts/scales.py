@@ -73,7 +73,9 @@ def linear_over(values: Iterable[float], start: float, end: float, *, room: floa
     """A linear scale that holds all values, with a share of room at both ends; one value alone is in the middle."""
     found = list(values) or [0.0]
     low, high = min(found), max(found)
-    extra = room * (high - low) or abs(low) or 1.0
+    extra = max(room * (high - low), 1e-6 * abs(low))
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):  # as good as one value
+        extra = abs(low) if abs(low) > 1e-9 else 1.0
     return Linear(low - extra, high + extra, start, end)
 
 

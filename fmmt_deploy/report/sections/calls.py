@@ -58,7 +58,7 @@ def roofline_blocks(report: Document) -> Iterator[Block]:
         for row in rows
         if (gflop := row["gflop"].number) and (moved := row["moved_bytes"].number) and (rate := _rate(row))
     ]
-    roofs = [Roof(rate["name"].text, value) for rate in report["rates"] if (value := rate["gflops"].number)]
+    roofs = _roofs(rows)
     if not points or not roofs:
         return
     yield Heading("Roofline")
@@ -66,9 +66,18 @@ def roofline_blocks(report: Document) -> Iterator[Block]:
     svg = roofline_chart("Roofline", roofs, report["copy_gb_per_s"].number, points, legend)
     caption = (
         "Each graph's rate against the bytes that it must move at least: weights once a call, and inputs. The lines "
-        "are what this machine was measured to do, the slope its memory."
+        "are what this machine was measured to do in the same turns: its rate, and its memory's where there is a slope."
     )
     yield Charts((Figure(svg, "Rate against intensity.", caption),), _roofline_table(rows))
+
+
+def _roofs(rows: list[Document]) -> list[Roof]:
+    """The machine's rates that the rows are held against, taken in the same turns as they; by precision."""
+    found: dict[float, list[str]] = {}
+    for row in rows:
+        if (rate := row["rate_gflops"].number) and row["precision"].text not in found.setdefault(rate, []):
+            found[rate].append(row["precision"].text)
+    return [Roof(", ".join(precisions), rate) for rate, precisions in found.items()]
 
 
 def _roofline_table(rows: list[Document]) -> Table:
