@@ -61,7 +61,8 @@ def test_the_engine_judged_last_comes_first(tmp_path: Path) -> None:
 
 def test_what_was_judged_of_other_graphs_is_stale(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
-    judged_bundle(path)
+    bundle = judged_bundle(path)
+    append_receipt(bundle, receipt("verdict", {"rows": []}, subjects=hashes(bundle)))
     kept = tmp_path / "kept"
     shutil.copytree(path / "receipts", kept)
     shutil.rmtree(path)
@@ -72,6 +73,8 @@ def test_what_was_judged_of_other_graphs_is_stale(tmp_path: Path) -> None:
     assert [one.state for one in (*candidate.parity, *candidate.f1)] == ["stale", "stale"]
     assert "changed since" in candidate.f1[0].why
     assert facts.shares == ()  # of graphs that are gone
+    assert facts.verdict is not None
+    assert facts.verdict.state == "stale"  # no step of the chain is about it
 
 
 def test_a_damaged_receipt_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
