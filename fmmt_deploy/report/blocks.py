@@ -134,7 +134,7 @@ class Face:
     """A picture: its bytes as a `data:` address, what became of it, and words under it."""
 
     source: str
-    state: Literal["kept", "dropped", "turned"]
+    state: Literal["kept", "dropped", "turned", "shown"]
     words: str
 
 

@@ -173,4 +173,4 @@ def test_faces_without_a_word_on_the_gate_are_only_shown(spoken: Bundle, data: P
     leave_receipts(spoken, evaluation_document=with_faces(evaluated(), ["faces_3"], {}))
     assert report(spoken.path, "-o", str(tmp_path / "r.html"), "--data", str(data)) == 0
     found = PICTURE.findall((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert {words for _, _, words in found} == {"0", "1", "2", "3", "4", "5"}
+    assert {(state, words) for state, _, words in found} == {("shown", str(number)) for number in range(6)}

@@ -88,6 +88,8 @@ def _utterance(change: _Change, utterance: Utterance) -> list[Block]:
     if not paths:
         return [*blocks, Paragraph("It has no face.", "note")]
     blocks.append(Faces(tuple(_face(number, path, change) for number, path in enumerate(paths[:_FACES]))))
+    if change.reference is None:
+        blocks.append(Paragraph("Which of them were used is not told: the audit is of the first draw only.", "note"))
     if len(paths) > _FACES:
         blocks.append(Paragraph(f"The first {_FACES} of {len(paths)} faces.", "note"))
     return blocks
@@ -96,7 +98,7 @@ def _utterance(change: _Change, utterance: Utterance) -> list[Block]:
 def _face(number: int, path: Path, change: _Change) -> Face:
     picture = picture_from_face(path)
     if change.reference is None or change.engine is None:
-        return Face(picture, "kept", f"{number}")
+        return Face(picture, "shown", f"{number}")
     before, after = number in change.reference, number in change.engine
     fates = ["kept" if kept else "dropped" for kept in (before, after)]
     if before != after:
