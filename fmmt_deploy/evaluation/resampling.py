@@ -25,11 +25,13 @@ _BLOCK = 2**21
 class Resamples:
     """What each of R resamples says. Differences are second half of the runs minus first half, means over the draws.
 
+    A resample has one dialogue more than was seen, as long as the mean one. In the differences it makes none.
+
     Attributes:
         differences: (R,), of weighted F1.
         classes: (R, 7), of each class's F1.
         unseen: (R,), what one decision of the dialogue that was not seen is worth in weighted F1.
-        unseen_classes: (R, 7), the same in the F1 of its class; 0 for a class that never occurs.
+        unseen_classes: (R, 7), the same in the F1 of its class, of which it has one; 0 for a class that never occurs.
     """
 
     differences: DoubleArray
@@ -99,11 +101,13 @@ def _scored(weights: DoubleArray, held: DoubleArray) -> tuple[DoubleArray, Doubl
     totals = weights[:, :-1] @ held
     classes, weighted = f1_of_tallies(totals)
     half = weighted.shape[1] // 2
-    support, unseen = totals[:, :CLASSES], weights[:, -1]
-    mean_length = held[:, :CLASSES].sum() / len(held)
+    support, share = totals[:, :CLASSES], weights[:, -1]
+    length = held[:, :CLASSES].sum() / len(held)
+    unseen = share / (support.sum(axis=1) + share * length)
+    unseen_classes = np.divide(share[:, None], support + share[:, None], out=np.zeros_like(support), where=support > 0)
     return (
-        weighted[:, half:].mean(axis=1) - weighted[:, :half].mean(axis=1),
-        classes[:, half:].mean(axis=1) - classes[:, :half].mean(axis=1),
-        unseen / (support.sum(axis=1) + unseen * mean_length),
-        np.divide(unseen[:, None], support + unseen[:, None], out=np.zeros_like(support), where=support > 0),
+        (weighted[:, half:].mean(axis=1) - weighted[:, :half].mean(axis=1)) * (1 - unseen * length),
+        (classes[:, half:].mean(axis=1) - classes[:, :half].mean(axis=1)) * (1 - unseen_classes),
+        unseen,
+        unseen_classes,
     )

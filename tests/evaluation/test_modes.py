@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from fmmt_deploy.errors import DataError
+from fmmt_deploy.evaluation.audit import audit
 from fmmt_deploy.evaluation.modes import Asked, Draw, asked_from_dataset, mean_logits, modes_from_draws
 from fmmt_deploy.pipeline.noise import gumbel_noise, no_noise
 from fmmt_deploy.pipeline.run import Prediction
@@ -101,6 +102,25 @@ def test_the_mean_of_the_draws_is_softmaxs() -> None:
     np.testing.assert_allclose(mean_logits(REFERENCE), expected, atol=1e-12)
     large = np.full((2, 1, 7), 1000, np.float32)
     np.testing.assert_allclose(mean_logits(large), np.log(1 / 7))
+
+
+def test_the_audit_is_of_the_first_seed_with_its_noise() -> None:
+    random = np.random.default_rng(5)
+    faces = [random.standard_normal((2, U, 3, 7)).astype(np.float32) for _ in range(2)]
+
+    def run(draw: int) -> Draw:
+        sides = [
+            [Prediction(id_, row, (0,), found) for id_, row, found in zip(ASKED.utterances, rows, own, strict=True)]
+            for rows, own in zip((ENGINE[draw], REFERENCE[draw]), faces[draw], strict=True)
+        ]
+        return Draw(gumbel_noise(draw), *sides)
+
+    made = [run(0), run(1)]
+    assert made[0].reference is not None
+    length = ARCHITECTURE.vision_length
+    expected = audit(made[0].reference, made[0].answers, ASKED.labels, vision_length=length, noise=gumbel_noise(0))
+    assert modes_from_draws(ASKED, made, "seeded", (0, 1), ARCHITECTURE)[0].audit == expected
+    assert audit(made[0].reference, made[0].answers, ASKED.labels, vision_length=length) != expected
 
 
 def test_json_is_plain() -> None:
