@@ -31,3 +31,6 @@ step fmmt eval -b demo-out/bundle --data demo-out --split test --engine ort --pr
 step fmmt profile-data -b demo-out/bundle --data demo-out --split test --buckets 3 -o demo-out/profile.toml -q
 step fmmt build -b demo-out/bundle --engine trt-rtx --precision fp16 --profile demo-out/profile.toml --require 'fp16>=0.95' -q
 step fmmt bench -b demo-out/bundle --engine torch --engine ort --baseline published --dialogues 1 --allow-invalid -q
+step fmmt status -b demo-out/bundle
+step fmmt verify -b demo-out/bundle -q
+step fmmt report -b demo-out/bundle -o demo-out/report.html --card demo-out/card.md --data demo-out -q

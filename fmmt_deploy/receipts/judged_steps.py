@@ -45,6 +45,8 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -
     if other and lane.engine in FLAVOURS:
         return step("stale", f"it was with {other}")
     with_ = f" (with {other})" if other else ""
+    if receipt.verdict == "INCONCLUSIVE":
+        return step("unknown", f"INCONCLUSIVE: these data can't tell{with_}")
     if receipt.exit_code:
         return step("failed", f"{receipt.verdict or 'failed'}, exit code {receipt.exit_code}{with_}")
     if receipt.verdict.upper() == "INVALID":

@@ -144,7 +144,7 @@ def test_a_judgement_that_failed(bundle: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("code", "verdict", "state"),
-    [(0, "EQUIVALENT", "ok"), (5, "INCONCLUSIVE", "failed"), (5, "DIFFERENT", "failed"), (0, "", "unknown")],
+    [(0, "EQUIVALENT", "ok"), (5, "INCONCLUSIVE", "unknown"), (5, "DIFFERENT", "failed"), (0, "", "unknown")],
 )
 def test_f1(bundle: Path, capsys: pytest.CaptureFixture[str], code: int, verdict: str, state: str) -> None:
     append(bundle, judged("eval", "ort", "fp32", 0, "EQUIVALENT", bundle, data="meld", split="val"))
