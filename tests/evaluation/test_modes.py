@@ -1,6 +1,7 @@
 """The ways to treat noise, apart: means and pooled verdicts against NumPy, SciPy and scikit-learn."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,10 +118,11 @@ def test_the_audit_is_of_the_first_seed_with_its_noise() -> None:
 
     made = [run(0), run(1)]
     assert made[0].reference is not None
-    length = ARCHITECTURE.vision_length
-    expected = audit(made[0].reference, made[0].answers, ASKED.labels, vision_length=length, noise=gumbel_noise(0))
-    assert modes_from_draws(ASKED, made, "seeded", (0, 1), ARCHITECTURE)[0].audit == expected
-    assert audit(made[0].reference, made[0].answers, ASKED.labels, vision_length=length) != expected
+    gate: dict[str, Any] = {"vision_length": ARCHITECTURE.vision_length, "tau": 2.0, "threshold": 0.3}
+    expected = audit(made[0].reference, made[0].answers, ASKED.labels, **gate, noise=gumbel_noise(0))
+    modes = modes_from_draws(ASKED, made, "seeded", (0, 1), ARCHITECTURE, tau=2.0, threshold=0.3)
+    assert modes[0].audit == expected
+    assert audit(made[0].reference, made[0].answers, ASKED.labels, **gate) != expected
 
 
 def test_json_is_plain() -> None:
