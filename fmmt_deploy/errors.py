@@ -6,7 +6,7 @@ FmmtError                      1   our own bug, unless a subclass says otherwise
 ├── DataError                  2   a data set that can't be used as given (file, utterance, field)
 ├── EnvironmentProblem         3   something this machine lacks: a package, a GPU, disk space
 ├── ParityError                4   an engine does not compute what the reference computes
-├── NotEquivalentError         5   weighted F1 or decisions differ from the reference's
+├── NotEquivalentError         5   weighted F1 or decisions differ from the reference's, or the data can't tell
 ├── SlowerError                6   slower than the baseline given
 ├── UnstableError              7   a measurement that never settled, or a training whose loss is no number
 ├── ArtefactError              8   a file that is stale, corrupt, hostile or of another schema
@@ -90,7 +90,7 @@ class ParityError(FmmtError):
 
 
 class NotEquivalentError(FmmtError):
-    """Weighted F1 or decisions differ from the reference's by more than allowed."""
+    """Weighted F1 or decisions differ from the reference's by more than allowed, or the data can't tell."""
 
     exit_code = 5
 

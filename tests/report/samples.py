@@ -56,7 +56,7 @@ def equivalence(verdict: str = "EQUIVALENT", difference: float = -0.0002, half: 
         "changed": 9,
         "ties": 1,
         "flips": flips,
-        "mcnemar": {"only_reference_right": 4, "only_right": 3, "p_value": 1.0},
+        "mcnemar": {"only_reference_right": 4, "only_candidate_right": 3, "p_value": 1.0},
         "classes": [
             {
                 "emotion": emotion,

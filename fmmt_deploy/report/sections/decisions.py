@@ -202,7 +202,7 @@ def _pictures(mode: Document, label: str) -> Iterator[Block]:
 
 
 def _mcnemar(test: Document) -> str:
-    only = [test[name].count for name in ("only_reference_right", "only_right")]
+    only = [test[name].count for name in ("only_reference_right", "only_candidate_right")]
     told = "" if None in only else f" ({only[0]} right only in the reference, {only[1]} only in the engine)"
     return f"McNemar's exact test on right and wrong decisions: p = {short(test['p_value'].number)}{told}."
 
