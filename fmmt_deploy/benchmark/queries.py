@@ -158,11 +158,7 @@ def timed(answering: Answering, queries: Sequence[Query], clock: Callable[[], fl
 
 def _alone_together(queries: Sequence[Query]) -> DataSet:
     """A data set in which every query has a dialogue of its own, so that nothing is shared among them."""
-    parts = [
-        Dialogue(f"{q.dialogue.id}#{number}", q.dialogue.texts, q.dialogue.tokens, (q.utterance,))
-        for number, q in enumerate(queries)
-    ]
-    return _dataset(tuple(parts))
+    return _dataset(tuple(replace(query.dialogue, utterances=(query.utterance,)) for query in queries))
 
 
 def _dataset(dialogues: tuple[Dialogue, ...]) -> DataSet:
