@@ -83,7 +83,7 @@ def evaluate(
     """
     from pathlib import Path
 
-    from fmmt_deploy.cli.evaluating import Wanted, judged, swapped
+    from fmmt_deploy.cli.evaluating import Wanted, judged
     from fmmt_deploy.cli.evaluation_tables import parts_from_modes
     from fmmt_deploy.cli.recording import Recording, data_input, file_input, subjects_of
     from fmmt_deploy.cli.sessions import Session
@@ -99,8 +99,7 @@ def evaluate(
     warnings = overlap_warnings(session.bundle, dataset, session.precisions)
     for warning in warnings:
         shown.status(f"warning: {warning}")
-    modes = judged(shown, session, dataset, wanted)
-    swaps = swapped(shown, session, dataset, wanted)
+    modes, swaps = judged(shown, session, dataset, wanted)
     inputs = data_input(dataset, split)
     found = modes[0].equivalence
     document = {

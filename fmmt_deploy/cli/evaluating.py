@@ -11,10 +11,11 @@ from fmmt_deploy.engines.protocol import EngineKind
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.evaluation.equivalence import check_settings
 from fmmt_deploy.evaluation.modes import Draw, Mode, ModeName, asked_from_dataset, modes_from_draws
+from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
 from fmmt_deploy.evaluation.swaps import SwapMatrix, swap_matrix
 from fmmt_deploy.types import DataSet
 
-__all__ = ["Wanted", "judged", "swapped"]
+__all__ = ["Wanted", "judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,23 @@ class Wanted:
         return "none" if self.noise == "none" else "seeded" if self.noise == "gumbel" else "replayed"
 
 
-def judged(shown: Output, session: Session, dataset: DataSet, wanted: Wanted) -> tuple[Mode, ...]:
-    """Scores the engine, and judges it where there is a reference; the first mode is what the verdict is about.
+def judged(
+    shown: Output, session: Session, dataset: DataSet, wanted: Wanted
+) -> tuple[tuple[Mode, ...], SwapMatrix | None]:
+    """Scores the engine, and judges it where there is a reference.
+
+    Returns:
+        The modes, the first of which the verdict is about; and the mixtures with the first seed's noise, if they are
+        asked for.
 
     Raises:
         DataError: An utterance has no label.
     """
     asked = asked_from_dataset(dataset)
-    draws = [_draw(shown, session, dataset, wanted, seed) for seed in wanted.seeds]
-    return modes_from_draws(
+    mixed = _mixed(shown, session, dataset, wanted)
+    draws = [] if mixed is None else [mixed[0]]
+    draws += [_draw(shown, session, dataset, wanted, seed) for seed in wanted.seeds[len(draws) :]]
+    modes = modes_from_draws(
         asked,
         draws,
         wanted.mode,
@@ -87,16 +96,17 @@ def judged(shown: Output, session: Session, dataset: DataSet, wanted: Wanted) ->
         margin=wanted.margin,
         published=wanted.published,
     )
+    return modes, None if mixed is None else swap_matrix(mixed[1], dataset)
 
 
-def swapped(shown: Output, session: Session, dataset: DataSet, wanted: Wanted) -> SwapMatrix | None:
-    """Every mixture of reference and engine, with the first seed's noise; None where it is not asked for."""
+def _mixed(shown: Output, session: Session, dataset: DataSet, wanted: Wanted) -> tuple[Draw, SwappedRuns] | None:
+    """Every mixture with the first seed's noise: two of them are the two sides, which then need no run of their own."""
     if not wanted.swap or wanted.reference is None:
         return None
     noise = session.noise(wanted.noise, wanted.seeds[0], dataset)
     right, engines = session.reference(wanted.reference), session.engines(wanted.engine)
     with right, engines, shown.progress("every mixture", len(dataset.order)) as advance:
-        return swap_matrix(
+        runs = swapped_runs(
             session.bundle,
             right,
             engines,
@@ -106,6 +116,7 @@ def swapped(shown: Output, session: Session, dataset: DataSet, wanted: Wanted) -
             threads=session.threads,
             advance=advance,
         )
+    return Draw(noise, runs.answers[-1], runs.answers[0]), runs
 
 
 def _draw(shown: Output, session: Session, dataset: DataSet, wanted: Wanted, seed: int) -> Draw:

@@ -15,7 +15,7 @@ from fmmt_deploy.errors import DataError
 from fmmt_deploy.evaluation.edges import Edge, edge_from_margins
 from fmmt_deploy.evaluation.evaluation import checked_labels, checked_logits
 from fmmt_deploy.evaluation.gate import confidences, exact_threshold, passed_faces
-from fmmt_deploy.evaluation.scores import DoubleArray, confusion_matrix, weighted_f1
+from fmmt_deploy.evaluation.scores import DoubleArray, confusion_matrix, leads, weighted_f1
 from fmmt_deploy.pipeline.noise import Noise, no_noise
 from fmmt_deploy.pipeline.run import Prediction
 from fmmt_deploy.types import BoolArray, FloatArray, IntArray
@@ -159,16 +159,7 @@ def _decision(utterances: Sequence[str], reference: FloatArray, logits: FloatArr
     places: list[tuple[str, int | None]] = [(utterance, None) for utterance in utterances]
     sides = np.ones(len(chosen), np.bool_)
     crossed = chosen != logits.argmax(axis=1)
-    return edge_from_margins("decision", places, _lead(reference, chosen), _lead(logits, chosen), sides, crossed)
-
-
-def _lead(logits: FloatArray, chosen: IntArray) -> DoubleArray:
-    """(U,): the chosen class's logit less the largest of the others."""
-    exact, rows = logits.astype(np.float64), np.arange(len(logits))
-    own = exact[rows, chosen]
-    exact[rows, chosen] = -np.inf
-    lead: DoubleArray = own - exact.max(axis=1)
-    return lead
+    return edge_from_margins("decision", places, leads(reference, chosen), leads(logits, chosen), sides, crossed)
 
 
 def _parts(labels: IntArray, reference: IntArray, decisions: IntArray, gate: BoolArray) -> F1Parts:

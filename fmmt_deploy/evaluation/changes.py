@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmmt_deploy.evaluation.scores import CLASSES, DoubleArray
+from fmmt_deploy.evaluation.scores import CLASSES, DoubleArray, probabilities
 from fmmt_deploy.types import EMOTIONS, IntArray
 
 __all__ = ["TIE_MARGIN", "ChangedDecision", "changed_decisions", "flip_counts"]
@@ -80,14 +80,9 @@ def _change(utterance: str, label: int, reference: DoubleArray, logits: DoubleAr
         EMOTIONS[label],
         EMOTIONS[before],
         EMOTIONS[after],
-        _largest_probability(reference),
-        _largest_probability(logits),
+        float(probabilities(reference).max()),
+        float(probabilities(logits).max()),
         margin,
         margin <= TIE_MARGIN,
         draw,
     )
-
-
-def _largest_probability(logits: DoubleArray) -> float:
-    """Of softmax: 1 / Σ exp(x − max x)."""
-    return float(1 / np.exp(logits - logits.max()).sum())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fmmt_deploy.evaluation.scores import DoubleArray
+from fmmt_deploy.evaluation.scores import DoubleArray, probabilities
 from fmmt_deploy.types import BoolArray, FloatArray
 
 __all__ = ["confidences", "exact_threshold", "passed_faces"]
@@ -21,10 +21,7 @@ def confidences(face_logits: FloatArray, tau: float, noise: FloatArray | None = 
         noise: (N, 7); default none.
     """
     noisy = face_logits.astype(np.float64) + (0.0 if noise is None else noise)
-    scaled = noisy / tau
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares = powers / powers.sum(axis=1, keepdims=True)
-    squared: DoubleArray = np.square(shares).sum(axis=1)
+    squared: DoubleArray = np.square(probabilities(noisy / tau)).sum(axis=1)
     return squared
 
 

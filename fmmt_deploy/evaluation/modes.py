@@ -13,7 +13,7 @@ from fmmt_deploy.evaluation.audit import Audit, audit
 from fmmt_deploy.evaluation.band import Band, reference_band
 from fmmt_deploy.evaluation.equivalence import equivalence
 from fmmt_deploy.evaluation.evaluation import Evaluation, Spread, checked_labels, evaluate, mean_evaluation, over_seeds
-from fmmt_deploy.evaluation.scores import DoubleArray
+from fmmt_deploy.evaluation.scores import DoubleArray, probabilities
 from fmmt_deploy.evaluation.verdict import Equivalence
 from fmmt_deploy.pipeline.noise import Noise
 from fmmt_deploy.pipeline.run import Prediction
@@ -141,9 +141,7 @@ def modes_from_draws(
 
 def mean_logits(logits: FloatArray) -> DoubleArray:
     """(U, 7): logarithms of the probabilities' mean over the draws (K, U, 7)."""
-    exact = logits.astype(np.float64)
-    powers = np.exp(exact - exact.max(axis=2, keepdims=True))
-    mean: DoubleArray = np.log((powers / powers.sum(axis=2, keepdims=True)).mean(axis=0))
+    mean: DoubleArray = np.log(probabilities(logits).mean(axis=0))
     return mean
 
 

@@ -1,6 +1,6 @@
 """Classification scores from confusion matrices: weighted F1, and precision, recall, F1 and support of each class.
 
-All functions take matrices with any leading axes `(…, 7, 7)`, rows the true class and columns the decision, so that a
+Those functions take matrices with any leading axes `(…, 7, 7)`, rows the true class and columns the decision, so that a
 bootstrap is one call. The definitions are scikit-learn's with `zero_division=0`.
 """
 
@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from fmmt_deploy.types import EMOTIONS, IntArray
 
-__all__ = ["ClassScores", "DoubleArray", "accuracy", "class_scores", "confusion_matrix", "macro_f1", "weighted_f1"]
+__all__ = [
+    "ClassScores",
+    "DoubleArray",
+    "accuracy",
+    "class_scores",
+    "confusion_matrix",
+    "leads",
+    "macro_f1",
+    "probabilities",
+    "weighted_f1",
+]
 
 DoubleArray: TypeAlias = NDArray[np.float64]
 CLASSES = len(EMOTIONS)
@@ -28,6 +38,28 @@ class ClassScores:
     recall: DoubleArray
     f1: DoubleArray
     support: IntArray
+
+
+def probabilities(logits: NDArray[np.floating]) -> DoubleArray:
+    """Softmax over the last axis, in float64, `(…, 7)`."""
+    exact = logits.astype(np.float64)
+    powers = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    shares: DoubleArray = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def leads(logits: NDArray[np.floating], chosen: IntArray) -> DoubleArray:
+    """By how much a class's logit exceeds the largest of the others, `(N,)`; negative where one of them is larger.
+
+    Args:
+        logits: `(N, 7)`.
+        chosen: `(N,)`, the class.
+    """
+    exact, rows = logits.astype(np.float64), np.arange(len(logits))
+    own = exact[rows, chosen]
+    exact[rows, chosen] = -np.inf
+    lead: DoubleArray = own - exact.max(axis=1)
+    return lead
 
 
 def confusion_matrix(labels: IntArray, decisions: IntArray) -> IntArray:

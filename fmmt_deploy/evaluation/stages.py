@@ -14,7 +14,7 @@ from fmmt_deploy.engines.host import arrays_from_values
 from fmmt_deploy.engines.protocol import Array, Engines
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.evaluation.gate import confidences, exact_threshold, passed_faces
-from fmmt_deploy.evaluation.scores import DoubleArray
+from fmmt_deploy.evaluation.scores import DoubleArray, leads, probabilities
 from fmmt_deploy.evaluation.shapley import shapley_shares
 from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
 from fmmt_deploy.evaluation.utterance import Blame, FaceStage, SideAnswer, StageError, UtteranceDiff
@@ -60,7 +60,7 @@ def utterance_diff(
     faces = _faces(bundle, found, sides, noise)
     words = _words([Pipeline(bundle, of, batch_size=1) for of in (reference, engines)], alone)
     logits = runs.logits[:, 0]
-    lead = _leads(logits)
+    lead = leads(logits, np.full(len(logits), logits[0].argmax()))  # of the reference's decision, in each mixture
     return UtteranceDiff(
         utterance=utterance,
         dialogue=dialogue.id,
@@ -92,14 +92,13 @@ def _found(dataset: DataSet, utterance: str) -> tuple[Dialogue, Utterance]:
 
 def _side(logits: FloatArray) -> SideAnswer:
     exact = logits.astype(np.float64)
-    powers = np.exp(exact - exact.max())
     first, second = np.argsort(-exact, kind="stable")[:2].tolist()
     return SideAnswer(
         decision=EMOTIONS[first],
         next=EMOTIONS[second],
         margin=float(exact[first] - exact[second]),
         logits=tuple(exact.tolist()),
-        probabilities=tuple((powers / powers.sum()).tolist()),
+        probabilities=tuple(probabilities(exact).tolist()),
     )
 
 
@@ -162,23 +161,13 @@ def _error(stage: str, graph: GraphName, reference: Array, actual: Array) -> Sta
     return StageError(stage, graph, reference.shape, float(np.abs(error).max()), relative, sqnr)
 
 
-def _leads(logits: FloatArray) -> DoubleArray:
-    """(R,): the lead of the reference's decision over the best other class in each mixture."""
-    exact = logits.astype(np.float64)
-    chosen = int(exact[0].argmax())
-    others = np.delete(exact, chosen, axis=1).max(axis=1)
-    leads: DoubleArray = exact[:, chosen] - others
-    return leads
-
-
-def _blame(runs: SwappedRuns, leads: DoubleArray) -> tuple[Blame, ...]:
+def _blame(runs: SwappedRuns, lead: DoubleArray) -> tuple[Blame, ...]:
     logits = runs.logits[:, 0].astype(np.float64)
-    joined = [[side == "engine" for side in row] for row in runs.rows]
     squares = np.square(logits - logits[0]).sum(axis=1)
-    errors = shapley_shares(joined, squares / (squares[-1] or 1.0))
-    margins = shapley_shares(joined, leads)
+    errors = shapley_shares(runs.joined, squares / (squares[-1] or 1.0))
+    margins = shapley_shares(runs.joined, lead)
     alone: Mapping[GraphName, int] = {
-        graph: joined.index([other == graph for other in runs.graphs]) for graph in runs.graphs
+        graph: runs.joined.index(tuple(other == graph for other in runs.graphs)) for graph in runs.graphs
     }
     return tuple(
         Blame(

@@ -45,6 +45,11 @@ class SwappedRuns:
         return tuple(answer.utterance for answer in self.answers[0])
 
     @property
+    def joined(self) -> tuple[tuple[bool, ...], ...]:
+        """(R, graphs): which graphs are the engine's."""
+        return tuple(tuple(side == "engine" for side in row) for row in self.rows)
+
+    @property
     def logits(self) -> FloatArray:
         """(R, U, 7)."""
         return np.stack([[answer.logits for answer in row] for row in self.answers])

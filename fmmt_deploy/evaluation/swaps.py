@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.evaluation.evaluation import checked_labels
 from fmmt_deploy.evaluation.scores import CLASSES, DoubleArray, confusion_matrix, weighted_f1
 from fmmt_deploy.evaluation.shapley import shapley_shares
 from fmmt_deploy.evaluation.significance import Interval
-from fmmt_deploy.evaluation.swapped import Side, SwappedRuns, swapped_runs
+from fmmt_deploy.evaluation.swapped import Side, SwappedRuns
 from fmmt_deploy.evaluation.swaps_words import words_about
-from fmmt_deploy.pipeline.noise import Noise, no_noise
-from fmmt_deploy.pipeline.run import Served
 from fmmt_deploy.types import DataSet, GraphName, IntArray
 
-__all__ = ["SwapMatrix", "SwapRow", "swap_matrix", "swap_matrix_of"]
+__all__ = ["SwapMatrix", "SwapRow", "swap_matrix"]
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
@@ -69,49 +66,7 @@ class SwapMatrix:
         return asdict(self) | {"rows": rows}
 
 
-def swap_matrix(
-    model: Served,
-    reference: Engines,
-    engines: Engines,
-    dataset: DataSet,
-    *,
-    noise: Noise = no_noise,
-    batch_size: int = 8,
-    threads: int = 2,
-    seed: int = 0,
-    advance: Callable[[int], None] = lambda _: None,
-) -> SwapMatrix:
-    """Answers a labelled data set with every mixture; see `swapped_runs` for the arguments.
-
-    Args:
-        model: The bundle of both sides.
-        reference: Its float32 graphs, opened.
-        engines: Its graphs, opened.
-        dataset: The utterances, all with labels.
-        noise: The same draws for every mixture.
-        batch_size: Utterances that are fused together.
-        threads: Threads that read faces.
-        seed: Of the bootstrap.
-        advance: Told of so many utterances that all mixtures have answered.
-
-    Raises:
-        DataError: There is no utterance, one without a label, or the data lack what the model needs.
-        FmmtError: A mixture answers NaN.
-    """
-    runs = swapped_runs(
-        model,
-        reference,
-        engines,
-        dataset,
-        noise=noise,
-        batch_size=batch_size,
-        threads=threads,
-        advance=advance,
-    )
-    return swap_matrix_of(runs, dataset, seed=seed)
-
-
-def swap_matrix_of(runs: SwappedRuns, dataset: DataSet, *, seed: int = 0) -> SwapMatrix:
+def swap_matrix(runs: SwappedRuns, dataset: DataSet, *, seed: int = 0) -> SwapMatrix:
     """The matrix of mixtures that were run already.
 
     Args:
@@ -144,11 +99,7 @@ def swap_matrix_of(runs: SwappedRuns, dataset: DataSet, *, seed: int = 0) -> Swa
 
 def _shares(runs: SwappedRuns, values: DoubleArray) -> dict[GraphName, float]:
     """Each graph's share of what the last row has more than the first, (R,)."""
-    return dict(zip(runs.graphs, shapley_shares(_joined(runs), values).tolist(), strict=True))
-
-
-def _joined(runs: SwappedRuns) -> list[list[bool]]:
-    return [[side == "engine" for side in row] for row in runs.rows]
+    return dict(zip(runs.graphs, shapley_shares(runs.joined, values).tolist(), strict=True))
 
 
 def _intervals(
@@ -174,6 +125,6 @@ def _intervals(
         held = np.bincount(cells, minlength=count * CLASSES**2).reshape(count, CLASSES**2)
         confusions = (times @ held.astype(np.float64)).astype(np.int64)
         f1.append(weighted_f1(confusions.reshape(-1, CLASSES, CLASSES)))
-    shares: DoubleArray = shapley_shares(_joined(runs), np.stack(f1))
+    shares: DoubleArray = shapley_shares(runs.joined, np.stack(f1))
     low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
     return {graph: Interval(float(a), float(b), CONFIDENCE) for graph, a, b in zip(runs.graphs, low, high, strict=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fmmt_deploy.evaluation.significance import Interval
+from fmmt_deploy.evaluation.words import counted, points
 from fmmt_deploy.types import GraphName
 
 __all__ = ["blamed", "words_about"]
@@ -41,22 +42,19 @@ def words_about(
         intervals: Of those shares; empty where there is none.
         error_shares: Each graph's share of the logits' mean squared error, parts of 1.
     """
-    decisions = f"{changed} decision{'s' * (changed != 1)} changed"
+    decisions = f"{counted(changed, 'decision')} changed"
     noisiest = _noisiest(error_shares)
     if not changed:
         return f"No decision changed, so nobody is to blame.{noisiest}"
     graphs = blamed(difference, shares, intervals)
     if not graphs:
         why = "can be told from chance" if intervals else "can be judged on a single dialogue"
-        points = f"the difference of {_points(difference)} points of F1"
-        return f"{decisions}, but nobody can be blamed: no graph's share in {points} {why}.{noisiest}"
-    parts = [
-        f"{g} for {_points(shares[g])} (95 % interval {_points(intervals[g].low)} to {_points(intervals[g].high)})"
-        for g in graphs
-    ]
+        whole = f"the difference of {points(difference, True)} points of F1"
+        return f"{decisions}, but nobody can be blamed: no graph's share in {whole} {why}.{noisiest}"
+    parts = [f"{graph} for {points(shares[graph], True)} ({_words_of(intervals[graph])})" for graph in graphs]
     verb = ("is" if len(graphs) == 1 else "are") + (" to blame" if difference < 0 else " the cause")
     listed = _listed(parts)
-    return f"{listed} {verb}: of {_points(difference)} points of F1, with {decisions}.{noisiest}"
+    return f"{listed} {verb}: of {points(difference, True)} points of F1, with {decisions}.{noisiest}"
 
 
 def _noisiest(error_shares: Mapping[GraphName, float]) -> str:
@@ -66,9 +64,8 @@ def _noisiest(error_shares: Mapping[GraphName, float]) -> str:
     return f" Of the logits' mean squared error {min(1.0, error_shares[graph]):.0%} comes from {graph}."
 
 
-def _points(share: float) -> str:
-    """Percentage points with a real minus."""
-    return f"{100 * share:+.2f}".replace("-", "−")
+def _words_of(interval: Interval) -> str:
+    return f"{100 * interval.confidence:g} % interval {points(interval.low, True)} to {points(interval.high, True)}"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.cli.output import WIDTH
 from fmmt_deploy.cli.sessions import Session
-from fmmt_deploy.receipts.store import read_receipts
+from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.receipts.kept import read_receipts
 from tests.cli.running import exit_code
 from tests.golden import GOLDEN
 from tests.models import export_tiny
@@ -115,6 +116,24 @@ def test_swap_runs_every_mixture(evaluated: Evaluated) -> None:
     assert len(found["swaps"]["rows"]) == 8
     assert found["swaps"]["rows"][0]["f1"] == found["modes"][0]["reference_evaluation"]["weighted_f1"]
     assert found["swaps"]["rows"][-1]["f1"] == found["modes"][0]["evaluation"]["weighted_f1"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_side_runs_again_beside_the_mixtures(
+    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, seeds: int
+) -> None:
+    asked = ("--limit", "1", "--noise", "gumbel", "--seeds", str(seeds))
+    _, plain = evaluated("roberta", *JUDGED, *asked)
+    answers, asked_for = Session.answers, list[str]()
+
+    def counted(self: Session, engines: Engines, *arguments: Any) -> Any:
+        asked_for.append(engines.kind)
+        return answers(self, engines, *arguments)
+
+    monkeypatch.setattr(Session, "answers", counted)
+    _, mixed = evaluated("roberta", *JUDGED, *asked, "--swap")
+    assert len(asked_for) == 2 * (seeds - 1)
+    assert mixed["modes"] == plain["modes"]
 
 
 def test_people_read_the_verdict_first_and_nothing_is_too_wide(bundles: Mapping[str, Bundle], capsys: Capture) -> None:

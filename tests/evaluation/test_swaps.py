@@ -14,8 +14,8 @@ from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.evaluation.shapley import shapley_shares
 from fmmt_deploy.evaluation.significance import clustered_bootstrap_interval
-from fmmt_deploy.evaluation.swapped import SwappedRuns
-from fmmt_deploy.evaluation.swaps import SwapMatrix, swap_matrix, swap_matrix_of
+from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
+from fmmt_deploy.evaluation.swaps import SwapMatrix, swap_matrix
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
 from fmmt_deploy.types import DataSet, Dialogue, GraphName, Utterance
 from tests.parity.faults import Outputs, spoilt
@@ -66,7 +66,7 @@ def wrong(places: Mapping[str, Sequence[int]]) -> Callable[[frozenset[str]], np.
 
 
 def matrix(places: Mapping[str, Sequence[int]]) -> SwapMatrix:
-    return swap_matrix_of(runs_of(wrong(places)), data(LABELS.tolist()))
+    return swap_matrix(runs_of(wrong(places)), data(LABELS.tolist()))
 
 
 def by_all_orders(values: Mapping[frozenset[str], float]) -> dict[str, float]:
@@ -101,7 +101,7 @@ def test_every_row_is_scored_and_shares_add_up() -> None:
         shift = sum((chosen[g] * (-1 if g == "fusion" else 1) for g in engine), np.zeros(U, int))
         return (LABELS + shift) % 7
 
-    found = swap_matrix_of(runs_of(decide), data(LABELS.tolist()))
+    found = swap_matrix(runs_of(decide), data(LABELS.tolist()))
     f1 = {}
     changed = {}
     for row, sides in zip(found.rows, ROWS, strict=True):
@@ -128,7 +128,7 @@ def test_errors_that_add_up_are_shared_by_projection() -> None:
     for sides in ROWS:
         total = sum((effects[g] for g, side in zip(GRAPHS, sides, strict=True) if side == "engine"), np.zeros((U, 7)))
         answers.append(tuple(Prediction(f"u{i}", row, ()) for i, row in enumerate(total.astype(np.float32))))
-    found = swap_matrix_of(SwappedRuns(GRAPHS, ROWS, tuple(answers)), data(LABELS.tolist()))
+    found = swap_matrix(SwappedRuns(GRAPHS, ROWS, tuple(answers)), data(LABELS.tolist()))
     whole = sum(effects.values())
     expected = {graph: float((effect * whole).sum() / (whole**2).sum()) for graph, effect in effects.items()}
     assert found.error_shares == pytest.approx(expected, rel=1e-4)
@@ -158,7 +158,7 @@ def test_two_can_be_to_blame_the_worse_comes_first() -> None:
 
 def test_better_is_no_blame() -> None:
     right = wrong({"swin": range(0, U, 20)})
-    found = swap_matrix_of(
+    found = swap_matrix(
         runs_of(lambda engine: right(frozenset({"swin"} if not engine & {"swin"} else ()))), data(LABELS.tolist())
     )
     assert found.rows[-1].difference > 0
@@ -172,7 +172,7 @@ def test_nobody_is_blamed_for_chance() -> None:
 
 
 def test_a_single_dialogue_says_nothing_about_chance() -> None:
-    found = swap_matrix_of(runs_of(wrong({"plm": range(300)})), data(LABELS.tolist(), dialogues=1))
+    found = swap_matrix(runs_of(wrong({"plm": range(300)})), data(LABELS.tolist(), dialogues=1))
     assert found.intervals == {}
     assert "nobody can be blamed: no graph's share in the difference of −" in found.words
     assert "on a single dialogue" in found.words
@@ -181,7 +181,7 @@ def test_a_single_dialogue_says_nothing_about_chance() -> None:
 def test_the_interval_of_the_only_graph_is_that_of_the_difference() -> None:
     """The clustered bootstrap of `significance`, with the same seed."""
     decide = wrong({"unimodal": range(0, U, 7)})
-    found = swap_matrix_of(runs_of(decide, ("unimodal",)), data(LABELS.tolist()), seed=3)
+    found = swap_matrix(runs_of(decide, ("unimodal",)), data(LABELS.tolist()), seed=3)
     names = np.repeat([f"d{i}" for i in range(DIALOGUES)], U // DIALOGUES)
     clusters = np.unique(names, return_inverse=True)[1]
     expected = clustered_bootstrap_interval(LABELS, LABELS, decide(frozenset({"unimodal"})), clusters, seed=3)
@@ -204,7 +204,7 @@ def test_it_is_plain_json() -> None:
 
 def test_labels_are_needed() -> None:
     with pytest.raises(DataError, match="label"):
-        swap_matrix_of(runs_of(wrong({})), data([None, *LABELS[1:].tolist()]))
+        swap_matrix(runs_of(wrong({})), data([None, *LABELS[1:].tolist()]))
 
 
 def test_a_real_engine_whose_plm_is_off(tiny_bundle: Callable[[str], Bundle]) -> None:
@@ -229,7 +229,9 @@ def test_a_real_engine_whose_plm_is_off(tiny_bundle: Callable[[str], Bundle]) ->
                 for d in talks.dialogues
             ]
         )
-        found = swap_matrix(bundle, engines, spoilt(engines, GRAPHS, {"plm": turned}), labelled, seed=1)
+        found = swap_matrix(
+            swapped_runs(bundle, engines, spoilt(engines, GRAPHS, {"plm": turned}), labelled), labelled, seed=1
+        )
     assert found.rows[0].f1 == 1
     assert found.shares["plm"] == pytest.approx(found.rows[-1].difference) != 0
     assert "plm for −" in found.words
