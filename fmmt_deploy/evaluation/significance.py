@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +41,11 @@ def mcnemar(reference_right: BoolArray, right: BoolArray) -> McNemar:
     only_reference = int(np.sum(reference_right & ~right))
     only_candidate = int(np.sum(~reference_right & right))
     n, fewer = only_reference + only_candidate, min(only_reference, only_candidate)
-    p_value = min(1.0, 2 * sum(comb(n, k) for k in range(fewer + 1)) / 2**n)
-    return McNemar(only_reference, only_candidate, p_value)
+    term = total = 1
+    for k in range(fewer):
+        term = term * (n - k) // (k + 1)  # the next binomial coefficient: exact, and fast where `comb` anew is not
+        total += term
+    return McNemar(only_reference, only_candidate, min(1.0, 2 * total / 2**n))
 
 
 def clustered_bootstrap_interval(
