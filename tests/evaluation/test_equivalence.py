@@ -119,6 +119,29 @@ def test_the_whole_test_set_without_a_change_is_equivalent_and_a_small_one_is_no
     assert equal_runs(1, 1).verdict == "INCONCLUSIVE"
 
 
+@pytest.mark.parametrize(("dialogues", "length"), [(1, 1000), (2, 1000), (10, 300)])
+def test_a_few_long_dialogues_without_a_change_prove_nothing(dialogues: int, length: int) -> None:
+    """One that was not seen is taken to lose a quarter, and up to 0.05^(1/D) of all may be so."""
+    found = equal_runs(dialogues, length)
+    share = binomtest(0, dialogues).proportion_ci(0.9, "exact").high
+    assert found.verdict == "INCONCLUSIVE"
+    assert found.unseen_decisions == length / 4
+    assert found.interval.low == pytest.approx(-share / 4, rel=0.05)
+
+
+def test_a_quarter_is_of_the_dialogue_that_an_utterance_is_usually_in() -> None:
+    """One of 100 utterances and 100 of one: half of all are in the long one, so 50.5 on average, and not 2."""
+    labels, clusters = np.arange(200) % 7, np.append(np.zeros(100, int), np.arange(1, 101))
+    right = onehot(np.where(clusters % 2, labels, (labels + 1) % 7))
+    assert judged(labels, right, right, clusters).unseen_decisions == 13  # a quarter, rounded
+
+
+def test_no_margin_is_above_all_of_f1() -> None:
+    """A single utterance, lost."""
+    found = judged(np.ones(1, int), onehot(np.ones(1, int)), onehot(np.zeros(1, int)), np.zeros(1, int))
+    assert found.detectable == 1.0
+
+
 def test_the_margin_decides() -> None:
     labels, reference, logits, clusters = two_runs()
     found = judged(labels, reference, logits, clusters)
