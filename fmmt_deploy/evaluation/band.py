@@ -64,7 +64,10 @@ class Band:
         if self.lowest == self.highest:
             band = "No seed changed it, so that the band has no width."
         where = "inside that band: PASS" if self.passed else "outside that band"
-        engine = f"The engine's mean over the same seeds, {points(self.engine_mean)}, lies {where}."
+        engine = (
+            f"The engine's mean over the same seeds, {points(self.engine_mean)}, lies {where}. That is a coarse check: "
+            "the verdict rests on the difference under the same noise."
+        )
         return " ".join([seen, band, engine, *self._published_words()])
 
     def _published_words(self) -> list[str]:
@@ -76,8 +79,8 @@ class Band:
                 "that figure."
             ]
         return [
-            f"{points(self.published)}, as published, lies outside it: this reference on these data does not give "
-            "that figure by another seed alone."
+            f"{points(self.published)}, as published, lies outside it: by another seed alone, this reference on these "
+            "data would do that in 1 of 20 cases."
         ]
 
     def to_json(self) -> dict[str, object]:

@@ -16,6 +16,9 @@ __all__ = ["ClassDifference", "Equivalence", "Verdict"]
 ROUNDING = 2e-5
 """What float32 logits may differ by from rounding alone; the tolerance of `parity` for them."""
 
+SMALLEST_P = 1e-15
+"""Smaller p-values are not told from each other."""
+
 Verdict: TypeAlias = Literal["EQUIVALENT", "DIFFERENT", "INCONCLUSIVE"]
 
 
@@ -49,7 +52,7 @@ class Equivalence:
         unseen_decisions: How many decisions the interval lets a dialogue that was not seen lose or win.
         verdict: EQUIVALENT if the interval lies within ± margin, DIFFERENT if it lies wholly outside.
         detectable: The smallest margin at which such a set would show an engine to be equivalent four times in five, if
-            in truth there was no difference, and as many decisions changed.
+            in truth there was no difference, and it scattered over dialogues as here; 1 where there is none.
         changed: How many decisions changed.
         ties: How many of them between two logits so near each other that rounding can do it.
         flips: Counts; row the reference's decision, column the engine's.
@@ -149,17 +152,19 @@ def _reason(found: Equivalence) -> str:
             "better": " The engine is better, by less than that.",
         }
         return (
-            f"The whole interval lies within the margin: for dialogues like these, a loss of {margin} or more and a "
-            f"gain of {margin} or more are each ruled out at a level of {100 * found.alpha:g} %.{small.get(way, '')}"
+            "The whole interval lies within the margin: for dialogues like these, and if those not seen are no worse "
+            f"than allowed for, a loss of {margin} or more and a gain of {margin} or more are each ruled out at a "
+            f"level of {100 * found.alpha:g} %.{small.get(way, '')}"
         )
     if found.verdict == "DIFFERENT":
-        return f"The whole interval lies beyond the margin: the engine is {way} by more than {margin}."
+        level = f"at a level of {100 * found.alpha:g} %"
+        return f"The whole interval lies beyond the margin: the engine is {way} by more than {margin}, {level}."
     loss, gain = interval.low <= -found.margin, interval.high >= found.margin
     ends = "a loss nor a gain" if loss and gain else "a loss" if loss else "a gain"
     neither, shown = ("rule out neither", "either") if loss and gain else ("neither rule out", "one")
     known = f" That the engine is {way} they do show, but not whether by so much." if way else ""
     return (
-        f"The interval crosses the margin's edge: these dialogues {neither} {ends} of {margin} or more, nor show "
+        f"The interval crosses the margin's edge: these data {neither} {ends} of {margin} or more, nor show "
         f"{shown}. They do not settle whether the engine is equivalent.{known}"
     )
 
@@ -182,7 +187,7 @@ def _changes(found: Equivalence) -> str:
     if found.mcnemar is None:
         return f"{text}."
     test = "McNemar's exact test of right against wrong, which takes utterances as independent"
-    return f"{text}. {test}: p = {_p(found.mcnemar.p_value)}."
+    return f"{text}. {test}: p {_p(found.mcnemar.p_value)}."
 
 
 def _unseen(found: Equivalence) -> str:
@@ -207,14 +212,17 @@ def _sameness(found: Equivalence) -> str:
 
 def _power(found: Equivalence) -> str:
     return (
-        "If there was no true difference and as many decisions changed, a set like this would show equivalence in 4 of "
-        f"5 cases at a margin of {rounded_up_points(found.detectable)} points; this run passes at any margin above "
+        "If there was no true difference, and it scattered as here, a set like this would show equivalence in 4 of 5 "
+        f"cases at a margin of {rounded_up_points(found.detectable)} points; this run passes at any margin above "
         f"{rounded_up_points(found.passing_margin)} points."
     )
 
 
 def _p(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+    """With its sign; a p-value is never 0, though a float of it may be."""
+    if value < SMALLEST_P:
+        return f"< {SMALLEST_P:.0e}"
+    return f"= {value:.2f}" if value >= 0.01 else f"= {value:.1g}"
 
 
 def _percent(share: float) -> str:

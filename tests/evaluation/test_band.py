@@ -64,12 +64,13 @@ def test_words() -> None:
     assert words == (  # by hand: deviation 0.1448, t of 4 degrees 2.776, √1.2
         "Over 5 seeds of the noise the reference's weighted F1 is 66.72 on average (standard deviation 0.14, 66.55 to "
         "66.90). Another seed would give one between 66.28 and 67.16 (95 % prediction interval). The engine's mean "
-        "over the same seeds, 66.72, lies inside that band: PASS. 66.73, as published, lies inside it, too: one run of "
-        "this reference can give that figure."
+        "over the same seeds, 66.72, lies inside that band: PASS. That is a coarse check: the verdict rests on the "
+        "difference under the same noise. 66.73, as published, lies inside it, too: one run of this reference can give "
+        "that figure."
     )
     outside = reference_band(F1, [0.6] * 5, 0.68).words
     assert "The engine's mean over the same seeds, 60.00, lies outside that band." in outside
-    assert "68.00, as published, lies outside it: this reference on these data does not give that figure" in outside
+    assert "68.00, as published, lies outside it: by another seed alone, this reference on these data would" in outside
     assert "published" not in reference_band(F1, F1).words
 
 

@@ -57,12 +57,13 @@ def test_the_whole_paragraph() -> None:
         "EQUIVALENT at a margin of 0.5 points: the engine's weighted F1 is 66.71, the reference's 66.73, a difference "
         "of −0.02 points (90 % interval −0.11 to +0.06, resampling 280 dialogues and allowing for one not seen "
         "that loses or wins up to 1.6 decisions). "
-        "The whole interval lies within the margin: for dialogues like these, a loss of 0.5 points or more and a gain "
-        "of 0.5 points or more are each ruled out at a level of 5 %. "
+        "The whole interval lies within the margin: for dialogues like these, and if those not seen are no worse than "
+        "allowed for, a loss of 0.5 points or more and a gain of 0.5 points or more are each ruled out at a level of "
+        "5 %. "
         "9 of 2,610 decisions changed (0.34 %): 4 from right to wrong, 3 from wrong to right, 2 from one wrong class "
         "to another. McNemar's exact test of right against wrong, which takes utterances as independent: p = 1.00. "
-        "If there was no true difference and as many decisions changed, a set like this would show equivalence in 4 of "
-        "5 cases at a margin of 0.30 points; this run passes at any margin above 0.11 points."
+        "If there was no true difference, and it scattered as here, a set like this would show equivalence in 4 of 5 "
+        "cases at a margin of 0.30 points; this run passes at any margin above 0.11 points."
     )
 
 
@@ -77,7 +78,10 @@ def test_equivalent_and_yet_not_the_same() -> None:
 
 def test_different_says_which_way() -> None:
     worse, better = with_verdict("DIFFERENT", -0.03, -0.02), with_verdict("DIFFERENT", 0.02, 0.03)
-    assert "The whole interval lies beyond the margin: the engine is worse by more than 0.5 points. 9 of" in worse.words
+    beyond = (
+        "The whole interval lies beyond the margin: the engine is worse by more than 0.5 points, at a level of 5 %."
+    )
+    assert f"{beyond} 9 of" in worse.words
     assert "the engine is better by more than 0.5 points" in better.words
     assert worse.words.startswith("DIFFERENT at a margin")
 
@@ -96,7 +100,7 @@ def test_different_says_which_way() -> None:
 def test_inconclusive_is_no_finding_either_way(low: float, high: float, said: str) -> None:
     words = with_verdict("INCONCLUSIVE", low, high).words
     assert words.startswith("INCONCLUSIVE at a margin of 0.5 points: the engine's")
-    assert "The interval crosses the margin's edge: these dialogues " in words
+    assert "The interval crosses the margin's edge: these data " in words
     assert said in words
     assert "ruled out" not in words
     assert "beyond the margin" not in words
@@ -143,6 +147,7 @@ def test_several_draws_have_no_mcnemar() -> None:
 def test_small_p_values_are_not_rounded_to_nothing() -> None:
     assert "p = 0.0003." in replace(FOUND, mcnemar=McNemar(20, 3, 0.00031)).words
     assert "p = 0.04." in replace(FOUND, mcnemar=McNemar(20, 3, 0.041)).words
+    assert "independent: p < 1e-15." in replace(FOUND, mcnemar=McNemar(2610, 0, 0.0)).words
 
 
 @pytest.mark.parametrize(
