@@ -1,4 +1,4 @@
-"""Single stream and offline, after MLPerf's scenarios of these names, over anything that answers a query.
+"""Single stream and offline, after MLPerf's scenarios of these names, from the times of queries.
 
 A query is what one caller asks: an utterance. Single stream sends the next when the last is answered, and is told by
 its p90. Offline hands all over at once, and is told by its throughput. (`server` has the third.) Queries are drawn with
@@ -10,11 +10,10 @@ may carry its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from statistics import median
-from time import perf_counter
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,11 +27,8 @@ __all__ = [
     "ScenarioName",
     "SingleStream",
     "drawn",
-    "offline",
     "offline_from_seconds",
-    "single_stream",
     "single_stream_from_samples",
-    "times_of",
 ]
 
 ScenarioName: TypeAlias = Literal["single-stream", "server", "offline"]
@@ -134,47 +130,6 @@ def drawn(units: Sequence[Sequence[Query]], count: int, seed: int) -> tuple[Quer
     return tuple(queries)
 
 
-def times_of(
-    answer: Callable[[Query], object], queries: Iterable[Query], clock: Callable[[], float] = perf_counter
-) -> list[float]:
-    """Milliseconds of each query, sent when the last was answered."""
-    times = []
-    for query in queries:
-        begin = clock()
-        answer(query)
-        times.append(1000 * (clock() - begin))
-    return times
-
-
-def single_stream(
-    answer: Callable[[Query], object],
-    queries: Iterable[Query],
-    *,
-    fewest: int,
-    seconds: float = 0.0,
-    clock: Callable[[], float] = perf_counter,
-) -> SingleStream:
-    """Sends queries one after the other, until there are enough and enough time is gone, or no more are left.
-
-    Args:
-        answer: Returns when the answer is there.
-        queries: In their order; may be endless.
-        fewest: Queries.
-        seconds: The shortest time.
-        clock: In seconds.
-
-    Raises:
-        FmmtError: There is no query.
-    """
-    remaining, times, begin = iter(queries), list[float](), clock()
-    while len(times) < fewest or clock() - begin < seconds:
-        more = times_of(answer, islice(remaining, 1), clock)
-        if not more:
-            break
-        times += more
-    return single_stream_from_samples(times)
-
-
 def single_stream_from_samples(
     samples_ms: Samples, *, independent: int | None = None, claimed: int = CLAIMED
 ) -> SingleStream:
@@ -192,22 +147,6 @@ def single_stream_from_samples(
     percentiles = percentiles_of(samples_ms, sorted({50, 90, 99, claimed}), independent=independent)
     reasons = tuple(chain.from_iterable(p.reasons for p in percentiles if p.percent == claimed))
     return SingleStream(tuple(float(t) for t in samples_ms), latency, percentiles, claimed, reasons)
-
-
-def offline(
-    answer_all: Callable[[], object], queries: int, repetitions: int, clock: Callable[[], float] = perf_counter
-) -> Offline:
-    """Answers all queries at once, several times.
-
-    Args:
-        answer_all: Returns when all answers are there.
-        queries: How many those are.
-        repetitions: How often.
-        clock: In seconds.
-    """
-    return offline_from_seconds(
-        queries, [t / 1000 for t in times_of(lambda _: answer_all(), range(repetitions), clock)]
-    )
 
 
 def offline_from_seconds(queries: int, seconds: Sequence[float]) -> Offline:

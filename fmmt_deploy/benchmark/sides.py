@@ -48,11 +48,6 @@ class Opened:
         """Whether there is a dialogue to be encoded, and so something to cache."""
         return self.bundle.manifest.architecture.plm is not None
 
-    @property
-    def all_choices(self) -> tuple[Choice, ...]:
-        """With the published loop's."""
-        return self.choices if self.published is None else (self.published, *self.choices)
-
 
 @dataclass(frozen=True)
 class Side:

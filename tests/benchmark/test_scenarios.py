@@ -1,42 +1,13 @@
-"""Single stream and offline on a clock that only moves when told to: figures by hand."""
+"""Single stream and offline: figures by hand."""
 
 import json
 from collections import Counter
-from itertools import count
 
 import numpy as np
 import pytest
 
-from fmmt_deploy.benchmark.scenarios import (
-    drawn,
-    offline,
-    offline_from_seconds,
-    single_stream,
-    single_stream_from_samples,
-    times_of,
-)
+from fmmt_deploy.benchmark.scenarios import drawn, offline_from_seconds, single_stream_from_samples
 from fmmt_deploy.errors import FmmtError
-from tests.benchmark.fake_clock import FakeClock
-
-
-def test_the_next_query_is_sent_when_the_last_is_answered() -> None:
-    clock, begun = FakeClock(), []
-
-    def answer(query: int) -> None:
-        begun.append((query, clock.seconds))
-        clock.seconds += 0.25 * (query + 1)
-
-    assert times_of(answer, range(3), clock) == [250.0, 500.0, 750.0]
-    assert begun == [(0, 0.0), (1, 0.25), (2, 0.75)]
-
-
-def test_single_stream_goes_on_until_there_is_enough_of_both() -> None:
-    """A query takes 10 ms: 44 of them 0.44 s, and 2 s are 200 of them."""
-    clock = FakeClock()
-    work = clock.work(0.01)
-    assert single_stream(work, count(), fewest=44, clock=clock).latency.samples == 44
-    assert single_stream(work, count(), fewest=44, seconds=1.999, clock=clock).latency.samples == 200
-    assert single_stream(work, range(50), fewest=90, seconds=5, clock=clock).latency.samples == 50
 
 
 def test_single_stream_is_told_by_its_p90() -> None:
@@ -66,7 +37,7 @@ def test_a_percentile_of_too_few_samples_is_not_claimed() -> None:
 
 def test_no_query_is_no_scenario() -> None:
     with pytest.raises(FmmtError, match="at least one"):
-        single_stream(FakeClock().work(1), [], fewest=1)
+        single_stream_from_samples([])
 
 
 def test_draws_are_even_with_replacement_and_by_seed() -> None:
@@ -94,9 +65,7 @@ def test_nothing_can_be_drawn_from_nothing(units: list[tuple[int, ...]]) -> None
 
 def test_offline_is_throughput_with_its_spread() -> None:
     """20 queries in 4, 5 and 10 s: 5, 4 and 2 a second; of three the median's interval reaches from end to end."""
-    clock, durations = FakeClock(), iter([4.0, 5.0, 10.0])
-    work = clock.work(lambda: next(durations))
-    found = offline(lambda: work(None), 20, 3, clock)
+    found = offline_from_seconds(20, [4.0, 5.0, 10.0])
     assert found.rates == (5, 4, 2)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert document["per_second"] == {"median": 4, "lowest": 2, "highest": 5, "interval": [2, 5]}
