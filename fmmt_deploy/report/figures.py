@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fmmt_deploy.evaluation.words import counted
+
 __all__ = [
     "NONE",
     "bytes_text",
@@ -98,11 +100,6 @@ def exponential(value: float, *, always: bool = False) -> str:
 def number(value: float | None) -> str:
     """A count: `2,610`."""
     return NONE if value is None else f"{value:,.0f}".replace("-", "−")
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """`1 utterance`, `2,610 utterances`."""
-    return f"{number(count)} {one if count == 1 else several or f'{one}s'}"
 
 
 def bytes_text(count: float | None) -> str:
