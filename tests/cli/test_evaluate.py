@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,9 @@ def test_scores_alone_judge_nothing(evaluated: Evaluated, bundles: Mapping[str, 
 
 
 def test_the_document_and_its_receipt(evaluated: Evaluated, bundles: Mapping[str, Bundle]) -> None:
+    began = monotonic()
     code, found = evaluated("unimodal", *JUDGED, "--margin", "99")
+    elapsed = monotonic() - began
     assert (code, found["verdict"], found["margin"]) == (0, "EQUIVALENT", 0.99)
     assert found["data"] | {"sha256": "", "source": ""} == {
         "source": "", "split": "test", "sha256": "", "utterances": 31, "dialogues": 4,
@@ -68,6 +71,7 @@ def test_the_document_and_its_receipt(evaluated: Evaluated, bundles: Mapping[str
     receipt = read_receipts(bundles["unimodal"].path)[-1]
     assert found["receipt"].endswith("-eval.json")
     assert (receipt.command, receipt.verdict, receipt.exit_code) == ("eval", "EQUIVALENT", 0)
+    assert 0 < receipt.seconds <= elapsed + 0.001  # it is rounded
     assert receipt.inputs["data"].sha256 == found["data"]["sha256"]
     assert receipt.result["modes"] == found["modes"]
     assert set(receipt.subjects) >= {"graphs/fp32/unimodal.onnx"}

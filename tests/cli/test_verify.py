@@ -18,6 +18,7 @@ from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.sealed import read_document, write_sealed
 from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
 from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.parity.replay import Replayed
 from fmmt_deploy.receipts.check import check_bundle
 from tests.calibration.talk import write_talk
 from tests.cli.calibrating import SMALL, calibrated
@@ -199,6 +200,16 @@ def test_what_onnx_runtime_does_not_compute_is_said(
     assert exit_code("verify", "-b", str(bundle), "-q") == 0
     shows = f"fmmt parity -b {bundle} --engine emulated --precision {precision} --reference recorded"
     assert shows in capsys.readouterr().out
+
+
+def test_float32_must_be_computed(
+    recorded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old ONNX Runtime, which lacks an operator: nothing is altered, and nothing was shown either."""
+    answers = (Replayed("unimodal", "fp32", None, "no such operator"),)
+    monkeypatch.setattr("fmmt_deploy.parity.replay.replay", lambda *_: iter(answers))
+    assert exit_code("verify", "-b", str(recorded)) == 3
+    assert "no such operator" in capsys.readouterr().err
 
 
 def with_another_record(bundle: Path, out: Path) -> Path:
