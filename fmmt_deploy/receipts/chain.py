@@ -16,10 +16,10 @@ from fmmt_deploy.bundle.precisions import Precisions, text_from_precisions
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.engine_steps import engine_step
 from fmmt_deploy.receipts.judged_steps import judged_steps
+from fmmt_deploy.receipts.kept import read_receipts
 from fmmt_deploy.receipts.lanes import FLAVOURS, Lane, lanes_of
 from fmmt_deploy.receipts.making_steps import checkpoint_step, graph_step, typed_step
 from fmmt_deploy.receipts.step import Step
-from fmmt_deploy.receipts.store import read_receipts
 
 __all__ = ["Chain", "chain_of"]
 

@@ -6,23 +6,31 @@ manifest itself, receipts, engines, verdicts, compiled kernels. A receipt tells 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from fmmt_deploy.bundle.integrity import CACHES, check_files, hash_file
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from fmmt_deploy.bundle.sealed import BrokenSealError, read_document, read_sealed
 from fmmt_deploy.errors import BundleError
-from fmmt_deploy.receipts.store import FOLDER, Kept, kept_receipts
+from fmmt_deploy.receipts.kept import FOLDER, Kept, kept_receipts
 from fmmt_deploy.receipts.subjects import ELSEWHERE
 
 __all__ = ["Checked", "Finding", "check_bundle"]
 
 ENGINES, _ = CACHES
 _SEALED = (".engine", ".verdict", ".kernels", ".cache")
+_TEMPORARY = re.compile(rf"^({ENGINES}|{FOLDER})/\.[^/]+\.(tmp-[0-9a-f-]+|lock)$")
+"""What is just being written, or was left by a writer that was killed; the next one removes it."""
 _THREADS = 4
+_CLOCKS_DIFFER = timedelta(minutes=1)
+"""A receipt is dated before it waits for its turn, and machines that share a bundle need not agree to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +86,20 @@ class _Check:
 
     def receipts(self) -> None:
         self._kept = kept_receipts(self.path)
-        self.digests |= {kept.path: kept.sha256 for kept in self._kept}
+        self.digests |= {kept.path: kept.sha256 for kept in self._kept if kept.sha256}
         self.problems += [Finding(kept.path, kept.problem) for kept in self._kept if kept.problem]
         self._made = _made(self._kept)
-        if not self._kept:
-            self.notes.append(Finding(MANIFEST_NAME, "is vouched for by nobody: the bundle has no receipts"))
+        self._clock()
+        if MANIFEST_NAME not in self._made:
+            why = "a receipt that may tell of it is damaged, or missing" if self._kept else "the bundle has no receipts"
+            self.notes.append(Finding(MANIFEST_NAME, f"is vouched for by nobody: {why}"))
+
+    def _clock(self) -> None:
+        """A receipt that is older than the one before it was written with a clock that was wrong, or made up."""
+        whole = [(kept.path, datetime.fromisoformat(kept.receipt.created)) for kept in self._kept if kept.receipt]
+        for (earlier, first), (name, second) in pairwise(whole):
+            if second < first - _CLOCKS_DIFFER:
+                self.notes.append(Finding(name, f"is dated before {earlier}: a clock was wrong"))
 
     def manifest(self) -> None:
         file = self.path / MANIFEST_NAME
@@ -133,14 +150,15 @@ class _Check:
     def unlisted(self) -> None:
         """What nobody lists does no harm, but is not the bundle's."""
         listed = {MANIFEST_NAME, *self.digests, *(() if self.found_manifest is None else self.found_manifest.files)}
+        listed |= {found.path for found in (*self.problems, *self.notes)}
         for file in sorted(self.path.rglob("*")):
             name = file.relative_to(self.path).as_posix()
-            if file.is_file() and name not in listed and not name.startswith((f"{ENGINES}/", f"{FOLDER}/.")):
+            if (file.is_symlink() or not file.is_dir()) and name not in listed and not _TEMPORARY.search(name):
                 self.notes.append(Finding(name, "is vouched for by nobody"))
 
     def _sealed(self, file: Path, name: str) -> None:
         try:
-            read_sealed(file)
+            about, _ = read_sealed(file)
             self.digests[name] = read_document(file)[1].sha256
         except BrokenSealError as error:
             self.problems.append(Finding(name, f"is damaged: {error}"))
@@ -149,12 +167,17 @@ class _Check:
             self.problems.append(Finding(name, f"can't be read: {error.strerror}"))
             return
         self._compare(name)
+        if file.suffix == ".engine" and self._kept and name not in self._made:
+            self.notes.append(Finding(name, "is whole, but no receipt tells that it was built"))
+        plan = self.digests.get(name.removesuffix(".verdict"))
+        if file.suffix == ".verdict" and plan is not None and about.get("engine_sha256") != plan:
+            self.notes.append(Finding(name, "is not about the engine beside it: it counts for nothing"))
 
     def _is_there(self, name: str) -> bool:
         file = self.path / name
-        if not file.exists():
+        if not os.path.exists(file):  # noqa: PTH110  # Path's raises for a name that is too long
             self.problems.append(Finding(name, "is missing"))
-        elif not file.is_file() or not file.resolve().is_relative_to(self.path.resolve()):
+        elif not file.is_file() or not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(self.path)):
             self.problems.append(Finding(name, "leads out of the bundle, or is no file"))
         else:
             return True

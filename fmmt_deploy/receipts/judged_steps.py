@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.lanes import FLAVOURS, Lane, lanes_of_receipt, other_runtime
+from fmmt_deploy.receipts.making_steps import manifest_problem
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.step import Kind, State, Step, listed, step_from
 from fmmt_deploy.receipts.subjects import changed
@@ -18,6 +19,7 @@ _KINDS: Mapping[str, Kind] = {"parity": "parity", "eval": "F1", "bench": "bench"
 
 def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Iterator[Step]:
     """For each kind of judgement the latest on each data, or what is missing."""
+    manifest = manifest_problem(bundle, receipts)
     for command, kind in _KINDS.items():
         latest: dict[str, Receipt] = {}
         for receipt in receipts:
@@ -27,12 +29,12 @@ def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Ite
         if lane.engine in FLAVOURS:
             latest.pop(_ITSELF, None)  # that is the engine's own step
         for on, receipt in latest.items():
-            yield _judged(bundle, lane, kind, on, receipt)
+            yield _judged(bundle, lane, kind, on, receipt, manifest)
         if not latest.keys() - {_ITSELF} and lane.is_for_production:
             yield Step(kind, lane.name, "missing", "not judged yet", next=_command(bundle, lane, command))
 
 
-def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -> Step:
+def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, manifest: str) -> Step:
     name = f"{lane.name}, {on}" if on else lane.name
     again = _again(bundle, receipt)
 
@@ -41,6 +43,9 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt) -
 
     if others := changed(bundle, receipt.subjects):
         return step("stale", f"{listed(others)} changed since")
+    if manifest:
+        verify = f"fmmt verify -b {shlex.quote(str(bundle.path))}"
+        return step_from(receipt, kind, name, "stale", manifest, verify)
     other = other_runtime(lane, receipt)
     if other and lane.engine in FLAVOURS:
         return step("stale", f"it was with {other}")

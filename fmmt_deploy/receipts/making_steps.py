@@ -13,12 +13,20 @@ from fmmt_deploy.receipts.step import Step, listed, path_of, step_from
 from fmmt_deploy.receipts.subjects import changed
 from fmmt_deploy.types import GraphName
 
-__all__ = ["checkpoint_step", "graph_step", "typed_step", "vouching"]
+__all__ = ["checkpoint_step", "graph_step", "manifest_problem", "typed_step", "vouching"]
 
 
 def vouching(receipts: Sequence[Receipt], relative: str) -> Receipt | None:
     """The latest receipt that says that a file was made."""
     return next((receipt for receipt in reversed(receipts) if relative in receipt.outputs), None)
+
+
+def manifest_problem(bundle: Bundle, receipts: Sequence[Receipt]) -> str:
+    """Why what the manifest says, such as tau, may not be what was judged; "" where it is, or no receipt tells."""
+    made = vouching(receipts, MANIFEST_NAME)
+    if made is None or not changed(bundle, {MANIFEST_NAME: made.outputs[MANIFEST_NAME]}):
+        return ""
+    return f"{MANIFEST_NAME} is not that of {path_of(made)}: changed without a receipt, or damaged"
 
 
 def checkpoint_step(bundle: Bundle, receipts: Sequence[Receipt]) -> Step:
@@ -46,8 +54,7 @@ def graph_step(bundle: Bundle, receipts: Sequence[Receipt]) -> Step:
     files = [bundle.manifest.graphs[graph].get("fp32", "") for graph in graphs]
     if others := changed(bundle, _made(made, files)):
         return step_from(made, "graph", name, "stale", f"{listed(others)} is not what was exported", again)
-    if changed(bundle, {MANIFEST_NAME: listed_by.outputs[MANIFEST_NAME]}):
-        why = f"{MANIFEST_NAME} is not that of {path_of(listed_by)}: changed without a receipt, or damaged"
+    if why := manifest_problem(bundle, receipts):
         return step_from(listed_by, "graph", name, "stale", why, again)
     return step_from(made, "graph", name, "ok", "accepted against PyTorch")
 

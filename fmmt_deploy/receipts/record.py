@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ SCHEMA = 1
 
 _HEAD, _BEHIND_SEAL = b'{\n "seal": "', b'",\n'
 _SEAL_BYTES = 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DamagedReceiptError(ValueError):
@@ -105,6 +107,7 @@ def bytes_from_receipt(receipt: Receipt) -> bytes:
         ValueError: It holds NaN, infinity, or something that JSON has no word for.
     """
     text = json.dumps(asdict(receipt), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text)  # of a file name that is not UTF-8
     body = text.removeprefix("{\n").encode()
     return _sealed(body) + body
 
@@ -123,9 +126,20 @@ def receipt_from_bytes(content: bytes) -> Receipt:
         values = json_object_from_text("{" + body.decode())
         if (schema := values.get("schema")) != SCHEMA:
             raise JsonValueError("schema", str(SCHEMA), ascii(schema)[:20])
-        return dataclass_from_json(Receipt, values)
+        receipt = dataclass_from_json(Receipt, values)
+        _check_time(receipt.created)
+        return receipt
     except (JsonValueError, UnicodeDecodeError) as error:
         raise DamagedReceiptError(f"is of another version of fmmt-deploy: {error}") from error
+
+
+def _check_time(text: str) -> None:
+    try:
+        zone = datetime.fromisoformat(text).tzinfo
+    except ValueError:
+        zone = None
+    if zone is None:
+        raise JsonValueError("created", "a time with its zone", ascii(text)[:40])
 
 
 def _sealed(body: bytes) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fmmt_deploy.receipts.kept import FOLDER, name_of
 from fmmt_deploy.receipts.record import Receipt
-from fmmt_deploy.receipts.store import FOLDER, name_of
 
 __all__ = ["Kind", "State", "Step", "listed", "path_of", "step_from"]
 

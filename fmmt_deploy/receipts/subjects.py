@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from fmmt_deploy.bundle.external_data import external_data_locations
 from fmmt_deploy.bundle.integrity import hash_file
@@ -41,6 +43,8 @@ def sha256_now(bundle: Bundle, relative: str) -> str | None:
     """
     path = bundle.path / relative
     try:
+        if not path.is_file() or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(bundle.path)):
+            return None
         if (entry := bundle.manifest.files.get(relative)) is not None:
             return entry.sha256 if path.stat().st_size == entry.size_bytes else None
         return read_document(path)[1].sha256 if relative.startswith(_SEALED) else hash_file(path)

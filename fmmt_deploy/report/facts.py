@@ -16,8 +16,8 @@ from fmmt_deploy.bundle.precisions import precisions_from_option, text_from_prec
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.receipts.chain import Chain, chain_of
+from fmmt_deploy.receipts.kept import Kept, kept_receipts
 from fmmt_deploy.receipts.record import Receipt
-from fmmt_deploy.receipts.store import Kept, kept_receipts
 from fmmt_deploy.receipts.subjects import changed
 from fmmt_deploy.report.documents import Document
 

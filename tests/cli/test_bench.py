@@ -14,7 +14,7 @@ from fmmt_deploy.benchmark.samples import read_samples
 from fmmt_deploy.benchmark.validity import Seen
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.cli import benching
-from fmmt_deploy.receipts.store import read_receipts
+from fmmt_deploy.receipts.kept import read_receipts
 from tests.cli.running import exit_code
 
 Bundles = Callable[[str], Bundle]

@@ -17,8 +17,8 @@ from fmmt_deploy.bundle.store import Bundle, write_bundle
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.parity import trial
+from fmmt_deploy.receipts.kept import kept_receipts, read_receipts
 from fmmt_deploy.receipts.record import Receipt, Setting
-from fmmt_deploy.receipts.store import kept_receipts, read_receipts
 from fmmt_deploy.types import DataSet
 from tests.cli.conftest import CHECKPOINT
 from tests.cli.running import exit_code

@@ -12,8 +12,9 @@ import pytest
 from fmmt_deploy.bundle.sealed import read_document
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts import lanes
+from fmmt_deploy.receipts.kept import read_receipts
 from fmmt_deploy.receipts.record import Receipt, Setting
-from fmmt_deploy.receipts.store import append_receipt, read_receipts
+from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.receipts.subjects import graph_subjects
 from tests.cli.running import REPOSITORY, exit_code
 
@@ -283,3 +284,19 @@ def test_it_is_fast(recorded: Path) -> None:
         assert (code, heavy.strip()) == ("0", "[]")
         seconds.append(float(used))
     assert min(seconds) < 0.5
+
+
+def test_a_manifest_that_was_edited_by_hand_makes_stale_what_was_judged(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graphs are the same, but another tau decides otherwise."""
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["tau"] *= 2
+    file.write_text(json.dumps(manifest))
+    found = steps(capsys, bundle, 8)
+    judged_ = {name: step for name, step in found.items() if name[0] in ("parity", "F1", "bench") and step["receipt"]}
+    assert judged_
+    assert {step["state"] for step in judged_.values()} == {"stale"}
+    assert {step["next"] for step in judged_.values()} == {f"fmmt verify -b {bundle}"}
+    assert all("manifest.json is not that of" in step["why"] for step in judged_.values())

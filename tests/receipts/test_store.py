@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import ArtefactError, BundleError, EnvironmentProblem
+from fmmt_deploy.receipts.kept import kept_receipts, read_receipts
 from fmmt_deploy.receipts.record import (
     DamagedReceiptError,
     Hashed,
@@ -23,7 +24,7 @@ from fmmt_deploy.receipts.record import (
     bytes_from_receipt,
     receipt_from_bytes,
 )
-from fmmt_deploy.receipts.store import append_receipt, check_appendable, kept_receipts, read_receipts
+from fmmt_deploy.receipts.store import append_receipt, check_appendable
 from tests.bundle.samples import make_bundle
 from tests.cli.running import REPOSITORY
 

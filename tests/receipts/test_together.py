@@ -7,8 +7,9 @@ from pathlib import Path
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.check import check_bundle
+from fmmt_deploy.receipts.kept import read_receipts
 from fmmt_deploy.receipts.record import Receipt
-from fmmt_deploy.receipts.store import append_receipt, read_receipts
+from fmmt_deploy.receipts.store import append_receipt
 from tests.bundle.samples import make_bundle
 from tests.cli.running import REPOSITORY
 
