@@ -40,7 +40,7 @@ def report(
     from fmmt_deploy.pipeline.answers import check_new_file, write_text
     from fmmt_deploy.report.card import card_from_facts
     from fmmt_deploy.report.facts import facts_from_bundle
-    from fmmt_deploy.report.finding import finding_from_candidate
+    from fmmt_deploy.report.finding import damage_words, finding_from_candidate
     from fmmt_deploy.report.report import html_from_facts
     from fmmt_deploy.report.sections.faces import faces_section
 
@@ -63,6 +63,7 @@ def report(
         "damaged": [kept.path for kept in facts.damaged],
         "findings": [{"engine": label, "finding": finding} for label, finding in findings.items()],
     }
+    damage = [f"✗ Damaged. {damage_words(facts)}."] if facts.damaged else []
     lines = [f"{finding.mark} {finding.title}" for finding in findings.values()] or ["◌ No engine was judged."]
     wrote = " and ".join(str(path) for path in (out, card) if path is not None)
-    shown.result(document, "\n".join([*lines, f"wrote {wrote}"]))
+    shown.result(document, "\n".join([*damage, *lines, f"wrote {wrote}"]))

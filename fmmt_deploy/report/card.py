@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.facts import Candidate, Facts
 from fmmt_deploy.report.figures import NONE
-from fmmt_deploy.report.finding import finding_from_candidate
+from fmmt_deploy.report.finding import damage_words, finding_from_candidate
 from fmmt_deploy.report.modes import judged_mode
 from fmmt_deploy.report.sections.decisions import classes_table
 from fmmt_deploy.report.sections.legal import LICENCE_HEADS, LICENCES, NOTICE
@@ -56,6 +56,9 @@ def markdown_from_table(table: Table) -> str:
 
 def _verdicts(facts: Facts) -> Iterator[str]:
     yield "## Verdict"
+    if facts.damaged:
+        yield f"**✗ Damaged. {damage_words(facts)}.**"
+        yield "\n".join(f"* {_plain(f'{kept.path} {kept.problem}')}" for kept in facts.damaged)
     if not facts.candidates:
         yield "No engine was judged."
     for candidate in facts.candidates:

@@ -11,7 +11,10 @@ from fmmt_deploy.report.figures import counted, first_sentence
 from fmmt_deploy.report.modes import judged_mode
 from fmmt_deploy.report.speed_words import speed_words
 
-__all__ = ["Finding", "finding_from_candidate", "verdict_blocks"]
+__all__ = ["Finding", "damage_words", "finding_from_candidate", "verdict_blocks"]
+
+_DAMAGED = 8
+"""The most damaged receipts that are named at the top."""
 
 _MARKS: dict[Level, str] = {"good": "✓ Yes.", "bad": "✗ No.", "warn": "◌ Not shown."}
 
@@ -61,9 +64,7 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
     _parity(notes, candidate, options)
     _f1(notes, candidate, options)
     if facts.damaged:
-        notes.problems.append(
-            f"{counted(len(facts.damaged), 'receipt')} of this bundle can't be relied on; see Receipts."
-        )
+        notes.problems.append(f"{damage_words(facts)}; see Receipts.")
         notes.commands.append(f"fmmt verify -b {shlex.quote(str(facts.path))}")
     level: Level = "bad" if notes.problems else "warn" if notes.missing else "good"
     verb = {"good": "may replace the model", "bad": "must not replace the model", "warn": "is not shown to be as good"}
@@ -83,7 +84,27 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
 
 
 def verdict_blocks(facts: Facts) -> tuple[Verdict, ...]:
-    """The top of the report: one finding for each engine judged, the latest first."""
+    """The top of the report: damage, then one finding for each engine judged, the latest first."""
+    return (*_damage(facts), *_answers(facts))
+
+
+def _damage(facts: Facts) -> tuple[Verdict, ...]:
+    """Receipts that can't be relied on: what they said, perhaps of an engine that is named nowhere else, is lost."""
+    if not facts.damaged:
+        return ()
+    named = Listing(tuple(f"`{kept.path}` {kept.problem}" for kept in facts.damaged[:_DAMAGED]))
+    more = len(facts.damaged) - _DAMAGED
+    words = (Paragraph(f"{more} more: see Receipts."),) if more > 0 else ()
+    command = Code((f"fmmt verify -b {shlex.quote(str(facts.path))}",))
+    return (Verdict("bad", "✗ Damaged.", f"{damage_words(facts)}.", (named, *words, command)),)
+
+
+def damage_words(facts: Facts) -> str:
+    """How many receipts can't be relied on."""
+    return f"{counted(len(facts.damaged), 'receipt')} of this bundle can't be relied on"
+
+
+def _answers(facts: Facts) -> tuple[Verdict, ...]:
     if not facts.candidates:
         path = shlex.quote(str(facts.path))
         commands = (

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fmmt_deploy.receipts.store import append_receipt
+from fmmt_deploy.report.card import card_from_facts
 from fmmt_deploy.report.facts import facts_from_bundle
 from fmmt_deploy.report.finding import Finding, finding_from_candidate, verdict_blocks
 from fmmt_deploy.report.report import html_from_facts
@@ -110,3 +111,16 @@ def test_the_page_says_it_first(tmp_path: Path, planted: dict[str, Any]) -> None
     page = html_from_facts(facts_from_bundle(tmp_path / "b"))
     word = "must not replace" if planted else "may replace"
     assert page.index(f"{word} the model") < page.index("<nav") < page.index("<main>")
+
+
+def test_damage_is_on_top_also_where_no_engine_is_left(tmp_path: Path) -> None:
+    """What the damaged receipts said of an engine is lost: that must not look like nothing was judged."""
+    bundle = judged_bundle(tmp_path / "b")
+    for file in (bundle.path / "receipts").iterdir():
+        file.write_bytes(file.read_bytes() + b" ")
+    facts = facts_from_bundle(bundle.path)
+    assert facts.candidates == ()
+    first = verdict_blocks(facts)[0]
+    assert (first.level, first.mark) == ("bad", "✗ Damaged.")
+    assert "0001-" in html_from_facts(facts).partition("<main>")[0]
+    assert "Damaged" in card_from_facts(facts).partition("## Speed")[0]
