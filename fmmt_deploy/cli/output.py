@@ -8,6 +8,8 @@ whatever happens once the command line itself was understood. JSON knows no NaN 
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
 import os
@@ -29,6 +31,7 @@ WIDTH = 100
 CLOSED_PIPE = 141
 """Exit code when the reader of our output went away, as if SIGPIPE had ended us: 128 + 13."""
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _GAP = "  "
 _NARROWEST = 12
 _NUMBER = re.compile(r"[-+±]?[\d.,]+(e[-+]?\d+)?\s?(%|×|[kMGT]?B)?|nan|-?inf")
@@ -80,7 +83,7 @@ class Output:
         if self.as_json:
             _show_document({"schema": self.schema, **document})
         else:
-            _write("\n\n".join(str(part) for part in parts) + "\n")
+            _write(_harmless("\n\n".join(str(part) for part in parts)) + "\n")
 
     @property
     def schema(self) -> str:
@@ -139,8 +142,11 @@ class Output:
 
 
 def start() -> None:
-    """Begins a command line: nothing was shown yet."""
+    """Begins a command line: nothing was shown yet, and no name of a file can keep anything from being shown."""
     _Shown.document = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_error(error: FmmtError, as_json: bool = False, details: str = "") -> None:
@@ -180,7 +186,8 @@ class _Shown:
 
 def _show_document(document: Mapping[str, object]) -> None:
     _Shown.document = True
-    _write(json.dumps(plain_values(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    plain = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
+    _write(json.dumps(plain_values(document), indent=2, ensure_ascii=plain, allow_nan=False) + "\n")
 
 
 def plain_values(value: object) -> object:
@@ -208,8 +215,13 @@ def _write(text: str) -> None:
         raise SystemExit(CLOSED_PIPE) from None
 
 
+def _harmless(text: str) -> str:
+    """A text that can't steer a terminal: file names and receipts are other people's words."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
+    print(_harmless(text), file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
 
 
 def _is_numeric(column: Sequence[str]) -> bool:

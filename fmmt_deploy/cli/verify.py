@@ -98,13 +98,18 @@ def _parts(
         parts += _elsewhere(bundle, answers)
     for title, findings in (("not wrong, but:", checked.notes), ("WRONG:", checked.problems)):
         if findings:
-            parts.append("\n".join([title, *(f"  {finding.path} {finding.what}" for finding in findings)]))
+            parts.append("\n".join([title, *(f"  {_shown(finding.path)} {finding.what}" for finding in findings)]))
     said = f"{checked.files} files of {bundle} read: "
     count = len(checked.problems)
     said += f"{count} problem{'s' * (count != 1)}" if count else "all are as they were written"
     if replayed and not whole:
         said += "; the self-test was not run, since what it runs is not what was written"
     return [*parts, said]
+
+
+def _shown(path: str) -> str:
+    """A path in one line: the name of a file must not read like another line of ours."""
+    return path.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _elsewhere(bundle: Path, answers: Sequence[Replayed]) -> list[str]:
@@ -138,7 +143,7 @@ def _problem(bundle: Path, checked: Checked, answers: Sequence[Replayed]) -> Fmm
     if checked.problems:
         first, count = checked.problems[0], len(checked.problems)
         return ArtefactError(
-            f"{first.path} {first.what}.",
+            f"{_shown(first.path)} {first.what}.",
             why=f"{count} files of {bundle} are not what they should be." if count > 1 else "",
             fix="Copy the bundle again from where it is whole, or make it again.",
             path=bundle / first.path,

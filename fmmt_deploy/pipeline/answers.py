@@ -56,8 +56,8 @@ def write_text(path: Path, text: str, force: bool) -> None:
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+            "w", encoding="utf-8", errors="backslashreplace", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:  # the name of a bundle or a file that is said in a page need not be UTF-8
             temporary = Path(file.name)
             file.write(text)
             file.flush()

@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,3 +122,33 @@ def test_words_too_long_for_the_page_stay_whole_and_aligned() -> None:
     assert long * 2 in rows[0]
     assert [row[place - 2 : place].strip() for row in (head, *rows)] == [""] * (1 + len(rows))
     assert rows[0][place:].startswith("many words")
+
+
+def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """File names, data sets and receipts are other people's words."""
+    shown = Output("x")
+    shown.result({}, Table("", ("a",), [("\x1b[2Jevil\x07\x9b",)]), "one\rtwo\nthree\tfour")
+    shown.status("\x1b]0;title\x07")
+    text = capsys.readouterr()
+    assert text.out.endswith("one\\x0dtwo\nthree\tfour\n")
+    assert "\\x1b[2Jevil\\x07\\x9b" in text.out
+    assert text.err == "\\x1b]0;title\\x07\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict", "latin-1"])
+def test_any_terminal_can_show_any_name(encoding: str) -> None:
+    code = """if True:
+        import os
+        from fmmt_deploy.cli.output import Output, start
+        start()
+        name = os.fsdecode(b"caf\\xe9") + " – \U0001f600"
+        Output("x", as_json=True).result({"name": name})
+        Output("x").result({}, name)
+        Output("x").status(name)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=True
+    )
+    document, _ = json.JSONDecoder().raw_decode(done.stdout.decode(encoding.partition(":")[0]))
+    assert document["name"] == "caf\udce9 – \U0001f600"
+    assert done.stderr
