@@ -97,6 +97,21 @@ def test_without_a_change_the_interval_is_that_of_clopper_and_pearson() -> None:
         assert (interval.low, interval.high) == pytest.approx((-3 / 9 * share, 3 / 9 * share), rel=0.05)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_margins_are_those_of_the_farther_end(swapped: bool) -> None:
+    """All right on one side, every fifth wrong on the other: the far end is a loss, or a gain once they are swapped."""
+    labels = np.random.default_rng(0).integers(0, 7, 400)
+    sides = [onehot(labels), onehot(np.where(np.arange(400) % 5, labels, (labels + 1) % 7))]
+    found = judged(labels, *(sides[::-1] if swapped else sides), np.arange(400) // 8)
+    low, high, difference = found.interval.low, found.interval.high, found.difference
+    far, near = (high, low) if swapped else (-low, -high)
+    assert 0 < near < far == found.passing_margin
+    assert found.detectable >= max(difference - low, high - difference)
+    passing = judged(labels, *(sides[::-1] if swapped else sides), np.arange(400) // 8, margin=far + 1e-9)
+    failing = judged(labels, *(sides[::-1] if swapped else sides), np.arange(400) // 8, margin=far - 1e-9)
+    assert (passing.verdict, failing.verdict) == ("EQUIVALENT", "INCONCLUSIVE")
+
+
 @given(pairs=st.integers(0, 20))
 @settings(max_examples=8, deadline=None)
 def test_where_dialogues_change_alike_its_lower_end_is_not_above_clopper_and_pearson(pairs: int) -> None:

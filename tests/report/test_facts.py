@@ -87,6 +87,19 @@ def test_a_damaged_receipt_is_named_and_the_rest_is_read(tmp_path: Path) -> None
     assert facts.candidates
 
 
+def test_a_receipt_that_is_not_of_the_chain_proves_nothing(tmp_path: Path) -> None:
+    """Whole in itself, but put there: from another bundle, or from before others were taken away."""
+    judged_bundle(tmp_path / "other")
+    (verdict,) = (tmp_path / "other" / "receipts").glob("*-eval.json")
+    bundle = make_bundle(tmp_path / "bundle", architecture=FULL)
+    append_receipt(bundle, receipt("parity", parity(), settings=settings(engine="trt", precision="fp16")))
+    shutil.copy(verdict, bundle.path / "receipts" / verdict.name)
+    facts = facts_from_bundle(bundle.path)
+    assert [kept.path for kept in facts.damaged] == [f"receipts/{verdict.name}"]
+    (candidate,) = facts.candidates
+    assert (len(candidate.parity), candidate.f1) == (1, ())
+
+
 def test_a_bundle_without_receipts_has_nothing_to_say(tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     facts = facts_from_bundle(tmp_path / "bundle")
