@@ -9,8 +9,8 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.lanes import FLAVOURS, Lane, lanes_of_receipt, other_runtime
 from fmmt_deploy.receipts.making_steps import manifest_problem
 from fmmt_deploy.receipts.record import Receipt
-from fmmt_deploy.receipts.step import Kind, State, Step, listed, step_from
-from fmmt_deploy.receipts.subjects import changed
+from fmmt_deploy.receipts.staleness import why_stale
+from fmmt_deploy.receipts.step import Kind, State, Step, step_from
 
 __all__ = ["judged_steps"]
 
@@ -41,14 +41,10 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, m
     def step(state: State, why: str) -> Step:
         return step_from(receipt, kind, name, state, why, again)
 
-    if others := changed(bundle, receipt.subjects):
-        return step("stale", f"{listed(others)} changed since")
-    if manifest:
+    if why := why_stale(bundle, receipt, manifest, (lane,)):
         verify = f"fmmt verify -b {shlex.quote(str(bundle.path))}"
-        return step_from(receipt, kind, name, "stale", manifest, verify)
+        return step_from(receipt, kind, name, "stale", why, verify if why == manifest else again)
     other = other_runtime(lane, receipt)
-    if other and lane.engine in FLAVOURS:
-        return step("stale", f"it was with {other}")
     with_ = f" (with {other})" if other else ""
     if receipt.verdict == "INCONCLUSIVE":
         return step("unknown", f"INCONCLUSIVE: these data can't tell{with_}")

@@ -17,8 +17,10 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.receipts.chain import Chain, chain_of
 from fmmt_deploy.receipts.kept import Kept, kept_receipts
+from fmmt_deploy.receipts.lanes import lanes_of_receipt
+from fmmt_deploy.receipts.making_steps import manifest_problem
 from fmmt_deploy.receipts.record import Receipt
-from fmmt_deploy.receipts.subjects import changed
+from fmmt_deploy.receipts.staleness import why_stale
 from fmmt_deploy.report.documents import Document
 
 __all__ = ["Candidate", "Evidence", "Facts", "Share", "State", "facts_from_bundle"]
@@ -148,7 +150,9 @@ def facts_from_bundle(path: Path) -> Facts:
     """
     bundle, kept = Bundle.open(path, verify=False), kept_receipts(path)
     chain = None if any(one.problem for one in kept) else chain_of(bundle)
-    evidence = [_evidence(one.path, one.receipt, bundle, chain) for one in kept if one.receipt and not one.problem]
+    whole = {one.path: one.receipt for one in kept if one.receipt and not one.problem}
+    manifest = manifest_problem(bundle, tuple(whole.values()))
+    evidence = [_evidence(path, receipt, bundle, manifest) for path, receipt in whole.items()]
     return Facts(
         path=path,
         manifest=bundle.manifest,
@@ -165,13 +169,9 @@ def _latest(evidence: Sequence[Evidence], command: str) -> Evidence | None:
     return next((one for one in reversed(evidence) if one.receipt.command == command), None)
 
 
-def _evidence(path: str, receipt: Receipt, bundle: Bundle, chain: Chain | None) -> Evidence:
-    if others := changed(bundle, receipt.subjects):
-        more = " and others" if others[3:] else ""
-        return Evidence(path, receipt, "stale", f"{', '.join(others[:3])}{more} changed since")
-    for step in chain.steps if chain is not None else ():
-        if step.receipt == path and step.state == "stale":
-            return Evidence(path, receipt, "stale", step.why)
+def _evidence(path: str, receipt: Receipt, bundle: Bundle, manifest: str) -> Evidence:
+    if why := why_stale(bundle, receipt, manifest, lanes_of_receipt(bundle, receipt)):
+        return Evidence(path, receipt, "stale", why)
     if receipt.exit_code:
         return Evidence(path, receipt, "failed", f"it ended with {receipt.exit_code}")
     return Evidence(path, receipt, "ok", "")

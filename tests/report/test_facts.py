@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import BundleError
+from fmmt_deploy.receipts import lanes
 from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.facts import facts_from_bundle
 from tests.bundle.samples import FULL, make_bundle
@@ -75,6 +77,30 @@ def test_what_was_judged_of_other_graphs_is_stale(tmp_path: Path) -> None:
     assert facts.shares == ()  # of graphs that are gone
     assert facts.verdict is not None
     assert facts.verdict.state == "stale"  # no step of the chain is about it
+
+
+def test_evidence_is_stale_where_the_chain_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another TensorRT, another manifest: `fmmt status` and the report have one rule."""
+    bundle = make_bundle(tmp_path / "bundle", architecture=FULL)
+    of = settings(engine="trt", precision="fp32")
+    made = receipt("eval", evaluated(), settings=of, subjects=hashes(bundle))
+    append_receipt(bundle, replace(made, verdict="EQUIVALENT", tools={"tensorrt": "1.0"}))
+
+    def state() -> tuple[str, str]:
+        facts = facts_from_bundle(bundle.path)
+        assert facts.chain is not None
+        (judged,) = (step for step in facts.chain.steps if step.kind == "F1")
+        (found,) = facts.candidates[0].f1
+        assert (found.state, found.why or "EQUIVALENT") == (judged.state, judged.why)
+        return found.state, found.why
+
+    monkeypatch.setattr(lanes, "version", lambda _: "1.0")
+    assert state() == ("ok", "")
+    monkeypatch.setattr(lanes, "version", lambda _: "2.0")
+    assert state() == ("stale", "it was with tensorrt 1.0, here is 2.0")
+    outputs = {"manifest.json": "00" * 32}
+    append_receipt(bundle, replace(receipt("export", {}), outputs=outputs))
+    assert state()[1].startswith("manifest.json is not that of receipts/0002-export.json")
 
 
 def test_a_damaged_receipt_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
