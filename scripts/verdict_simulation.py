@@ -19,6 +19,7 @@ from tests.evaluation.planted import Planted
 LOSSES = (0.0, 0.003, 0.005, 0.01, 0.03)
 ENGINES = [Planted(0.0, 0.0), *(Planted(loss, flips) for flips in (0.003, 0.01) for loss in LOSSES)]
 GROUPED = [Planted(loss, 0.01, alike=0.6) for loss in LOSSES]
+WHOLE = [Planted(loss, 0.0, alike=0.99) for loss in (0.003, 0.005, 0.01)]
 HEADER = (
     "| balanced flips | loss, points | interval holds it | EQUIVALENT | INCONCLUSIVE | DIFFERENT | detectable |\n"
     "|---|---|---|---|---|---|---|"
@@ -26,12 +27,17 @@ HEADER = (
 
 
 def main() -> None:
-    """Prints one table for flips that hardly come in dialogues, and one for flips that do."""
+    """Prints a table for flips that hardly come in dialogues, one for flips that do, and one for whole dialogues."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=1000, help="Simulated test sets for each engine.")
     parser.add_argument("--resamples", type=int, default=10_000, help="Of each set's bootstrap.")
     asked = parser.parse_args()
-    for title, engines in (("Flips nearly independent of each other", ENGINES), ("Flips in groups", GROUPED)):
+    tables = (
+        ("Flips nearly independent of each other", ENGINES),
+        ("Flips in groups", GROUPED),
+        ("Whatever is right in a dialogue lost at once, in few dialogues", WHOLE),
+    )
+    for title, engines in tables:
         say(f"{title}: {asked.sets} sets each, {asked.resamples} resamples\n\n{HEADER}")
         for planted in engines:
             say(row(planted, asked.sets, asked.resamples))
