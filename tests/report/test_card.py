@@ -40,7 +40,10 @@ def test_it_says_what_a_review_needs(card: str) -> None:
         "NVIDIA H200",
         "| onnxruntime | 1.23.2 |",
         "fmmt verify -b bundle",
-        "Regulation 2024/1689",
+        "Regulation (EU) 2024/1689",
+        "Article 5(1)(f)",
+        "Annex III, point 1(c)",
+        "Article 50(3)",
     ):
         assert words in card
 

@@ -18,10 +18,11 @@ LICENCES = (
 """As in the project's NOTICE."""
 
 NOTICE = (
-    "Recognising emotions of people is regulated. In the European Union, Regulation 2024/1689 (the AI Act) prohibits "
-    "it at work and in education but for medical or safety reasons (article 5), lists it as high-risk elsewhere "
-    "(annex III), and asks that people who are exposed to it are told (article 50). Faces and voices are personal "
-    "data, and other rules hold in other places.",
+    "Recognising emotions of people is regulated. In the European Union, Regulation (EU) 2024/1689 (the AI Act) "
+    "prohibits AI systems that infer emotions of people in the workplace or in education, except for medical or safety "
+    "reasons (Article 5(1)(f)). Elsewhere, where it is permitted at all, emotion recognition from biometric data such "
+    "as faces is listed as high-risk (Annex III, point 1(c)), and whoever uses it must tell the people who are exposed "
+    "to it (Article 50(3)). Faces and voices are personal data, and other laws hold in other places.",
     "What the model recognises is how people appear to annotators, not what they feel. Nothing here measured "
     "whether it answers equally well for different groups of people.",
     "That an engine may replace a model says that it answers alike. It does not say that the model is good enough "
