@@ -37,6 +37,7 @@ def report(
     Example: fmmt report -b my-bundle -o report.html --card card.md
     """
     from fmmt_deploy.cli.sessions import check_needs_data
+    from fmmt_deploy.errors import UsageError
     from fmmt_deploy.pipeline.answers import check_new_file, write_text
     from fmmt_deploy.report.card import card_from_facts
     from fmmt_deploy.report.facts import facts_from_bundle
@@ -49,6 +50,8 @@ def report(
     for path in (out, card):
         if path is not None:
             check_new_file(path, force)
+    if card is not None and card.resolve() == out.resolve():
+        raise UsageError(f"--out and --card are both {out}.", fix="Give the card another name, such as card.md.")
     facts = facts_from_bundle(bundle)
     extra = () if data is None else (faces_section(facts, data, split, faces_dir),)
     write_text(out, html_from_facts(facts, extra), force)

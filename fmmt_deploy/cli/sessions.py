@@ -7,7 +7,7 @@ from pathlib import Path
 from fmmt_deploy.bundle.precisions import precisions_from_option
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.cli.output import Output
-from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.data.dataset import first_dialogues, read_data
 from fmmt_deploy.engines.load import default_threads, open_engines
 from fmmt_deploy.engines.protocol import EngineKind, Engines
 from fmmt_deploy.errors import UsageError
@@ -67,12 +67,7 @@ class Session:
 
     def dataset(self, data: Path, split: str, faces_dir: Path | None, limit: int | None) -> DataSet:
         """Reads a data set, or its first `limit` dialogues."""
-        dataset = read_data(data, split, self.architecture, faces_dir)
-        if limit is None:
-            return dataset
-        dialogues = dataset.dialogues[:limit]
-        chosen = {u.id for dialogue in dialogues for u in dialogue.utterances}
-        return DataSet(dataset.source, dialogues, tuple(u for u in dataset.order if u in chosen))
+        return first_dialogues(read_data(data, split, self.architecture, faces_dir), limit)
 
     def noise(self, option: str, seed: int, dataset: DataSet) -> Noise:
         """The noise that `--noise` asks for."""

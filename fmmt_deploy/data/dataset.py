@@ -13,7 +13,16 @@ from fmmt_deploy.data.meld import csv_names, read_meld
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.types import DataSet
 
-__all__ = ["find_dt", "has_split", "is_published", "read_data"]
+__all__ = ["find_dt", "first_dialogues", "has_split", "is_published", "read_data"]
+
+
+def first_dialogues(dataset: DataSet, limit: int | None) -> DataSet:
+    """The first `limit` dialogues of a data set; all of it where there is no limit."""
+    if limit is None:
+        return dataset
+    dialogues = dataset.dialogues[:limit]
+    chosen = {u.id for dialogue in dialogues for u in dialogue.utterances}
+    return DataSet(dataset.source, dialogues, tuple(u for u in dataset.order if u in chosen))
 
 
 def read_data(path: Path, split: str, architecture: Architecture, faces_dir: Path | None = None) -> DataSet:

@@ -18,12 +18,12 @@ def check_new_file(path: Path, force: bool) -> None:
     """Says before any work is done whether a file may be written.
 
     Raises:
-        UsageError: It exists and `force` is not given, or it can't be a file.
+        UsageError: It exists and `force` is not given, or it can't be a file, or is something else.
     """
-    if path.is_dir() or (path.exists() and not force):
-        raise UsageError(
-            f"{path} exists.", fix="Add --force to replace it." if path.is_file() else "Give a file.", path=path
-        )
+    if path.exists() and not path.is_file():  # a pipe or a device would be gone, and a file in its place
+        raise UsageError(f"{path} exists, and is no file.", fix="Give a file.", path=path)
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists.", fix="Add --force to replace it.", path=path)
     if not path.parent.is_dir():
         raise UsageError(f"There is no folder {path.parent}.", fix="Make it, or give another path.", path=path)
 
@@ -52,7 +52,8 @@ def write_answers(path: Path, predictions: Sequence[Prediction], force: bool) ->
 
 
 def write_text(path: Path, text: str, force: bool) -> None:
-    """Writes text to a temporary file beside `path`, then puts it there in one step; see `write_answers`."""
+    """Writes text to a temporary file beside `path`, or where that leads, then puts it there; see `write_answers`."""
+    path = Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import resource
 import shutil
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.data.fingerprint import fingerprint
 from tests.bundle.samples import make_bundle
 from tests.cli.running import FMMT, REPOSITORY, exit_code
 from tests.cli.test_verdict import dialogue_line
@@ -126,6 +129,12 @@ def with_faces(document: dict[str, Any], changed: list[str], kept: dict[str, Any
     return document
 
 
+def on(bundle: Bundle, data: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation of those data."""
+    digest = fingerprint(read_data(data, "test", bundle.architecture))
+    return document | {"data": {"source": "talks", "split": "test", "sha256": digest}}
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "talks"
@@ -143,7 +152,9 @@ def spoken(tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> Bundle:
 
 def test_pictures_of_faces_say_which_were_kept(spoken: Bundle, data: Path, tmp_path: Path) -> None:
     kept = {"faces_3": {"reference": [0, 1], "engine": [0, 2]}}
-    leave_receipts(spoken, evaluation_document=with_faces(evaluated(), ["faces_3", "faces_3", "gone_0"], kept))
+    leave_receipts(
+        spoken, evaluation_document=with_faces(on(spoken, data, evaluated()), ["faces_3", "faces_3", "gone_0"], kept)
+    )
     assert report(spoken.path, "-o", str(tmp_path / "r.html"), "--data", str(data)) == 0
     found = PICTURE.findall((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [(state, words) for state, _, words in found] == [
@@ -163,14 +174,49 @@ def test_pictures_of_faces_say_which_were_kept(spoken: Bundle, data: Path, tmp_p
 def test_data_that_were_not_judged_are_refused(
     spoken: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    leave_receipts(spoken, evaluation_document=with_faces(evaluated(), ["dia9_utt9"], {}))
-    assert report(spoken.path, "-o", str(tmp_path / "r.html"), "--data", str(data)) == 2
-    assert "has none of the utterances that changed, such as dia9_utt9" in capsys.readouterr().err
+    """Though they have an utterance of that name."""
+    leave_receipts(spoken, evaluation_document=with_faces(on(spoken, data, evaluated()), ["faces_3"], {}))
+    options = ["-o", str(tmp_path / "r.html"), "--data", str(data)]
+    assert report(spoken.path, *options, "--force") == 0
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    lines[0]["utterances"][0]["text"] += " indeed"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "r.html").unlink()
+    assert report(spoken.path, *options) == 2
+    assert "is not what an engine was judged on" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
 
 
+def test_data_that_are_not_there_are_refused_also_if_nothing_changed(spoken: Bundle, tmp_path: Path) -> None:
+    leave_receipts(spoken, evaluation_document=with_faces(evaluated(), [], {}))
+    assert report(spoken.path, "-o", str(tmp_path / "r.html"), "--data", str(tmp_path / "nope")) == 2
+
+
+@pytest.mark.parametrize("option", ["--out", "--card"])
+def test_what_is_no_file_is_never_replaced(bundle: Path, tmp_path: Path, option: str) -> None:
+    """A page on `/dev/null` would take away the machine's."""
+    os.mkfifo(tmp_path / "pipe")
+    other = {"--out": "--card", "--card": "--out"}[option]
+    assert report(bundle, option, str(tmp_path / "pipe"), other, str(tmp_path / "other"), "--force") == 2
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_is_followed(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.html").write_text("")
+    (tmp_path / "link.html").symlink_to("real.html")
+    assert report(bundle, "-o", str(tmp_path / "link.html"), "--force") == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "real.html").stat().st_size > 1000
+
+
+def test_page_and_card_are_two_files(bundle: Path, tmp_path: Path) -> None:
+    same = str(tmp_path / "x")
+    assert report(bundle, "-o", same, "--card", same) == 2
+    assert not Path(same).exists()
+
+
 def test_faces_without_a_word_on_the_gate_are_only_shown(spoken: Bundle, data: Path, tmp_path: Path) -> None:
-    leave_receipts(spoken, evaluation_document=with_faces(evaluated(), ["faces_3"], {}))
+    leave_receipts(spoken, evaluation_document=with_faces(on(spoken, data, evaluated()), ["faces_3"], {}))
     assert report(spoken.path, "-o", str(tmp_path / "r.html"), "--data", str(data)) == 0
     found = PICTURE.findall((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert {(state, words) for state, _, words in found} == {("shown", str(number)) for number in range(6)}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmmt_deploy.data.dataset import read_data
+from fmmt_deploy.data.dataset import first_dialogues, read_data
+from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.report.blocks import Block, Face, Faces, Heading, Paragraph, Section
 from fmmt_deploy.report.documents import Document
-from fmmt_deploy.report.facts import Facts
+from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.modes import judged_mode
 from fmmt_deploy.report.pictures import picture_from_face
-from fmmt_deploy.types import Utterance
+from fmmt_deploy.types import DataSet, Utterance
 
 __all__ = ["faces_section"]
 
@@ -30,25 +32,47 @@ def faces_section(facts: Facts, data: Path, split: str, faces_dir: Path | None =
         faces_dir: Where its face images are, if their paths are of another machine.
 
     Raises:
-        DataError: It can't be read, or has none of the utterances.
+        DataError: It can't be read, or is not what an engine was judged on.
     """
-    changed = [one for c in facts.candidates for f1 in c.f1 for one in _changes(c.label, f1.document)]
-    shown = changed[:_UTTERANCES]
-    blocks: list[Block] = [] if changed else [Paragraph("No decision changed.", "note")]
-    found: list[_Change] = []
-    if changed:
-        known = _utterances(facts, data, split, faces_dir)
-        found = [one for one in shown if one.utterance in known]
-        if not found:
-            raise DataError(
-                f"{data} ({split}) has none of the utterances that changed, such as {shown[0].utterance}.",
-                fix="Give the data and the split that the engine was scored on.",
-                path=data,
-            )
-        blocks += [block for one in found for block in _utterance(one, known[one.utterance])]
-    if len(changed) > len(found):
-        blocks.append(Paragraph(f"{len(changed) - len(found)} more changed and are not shown.", "note"))
+    dataset = read_data(data, split, facts.manifest.architecture, faces_dir)
+    judged = [(candidate.label, f1) for candidate in facts.candidates for f1 in candidate.f1]
+    same = _judged_on(judged, dataset)
+    if judged and not same:
+        raise _other_data(data, split, [f1 for _, f1 in judged])
+    changed = [one for label, f1 in same for one in _changes(label, f1.document)]
+    known = {utterance.id: utterance for dialogue in dataset.dialogues for utterance in dialogue.utterances}
+    shown = [one for one in changed if one.utterance in known][:_UTTERANCES]
+    blocks: list[Block] = [] if changed else [Paragraph("No decision changed on these data.", "note")]
+    blocks += [block for one in shown for block in _utterance(one, known[one.utterance])]
+    if len(changed) > len(shown):
+        blocks.append(Paragraph(f"{len(changed) - len(shown)} more changed and are not shown.", "note"))
     return Section("faces", "Faces of changed decisions", tuple(blocks))
+
+
+def _judged_on(judged: Sequence[tuple[str, Evidence]], dataset: DataSet) -> list[tuple[str, Evidence]]:
+    """Those that were judged on these very data: ids are alike in other splits and sets, the people are not."""
+    hashes: dict[object, str] = {}
+    found = []
+    for label, f1 in judged:
+        setting = f1.receipt.settings.get("limit")
+        limit = setting.value if setting is not None and isinstance(setting.value, int) else None
+        if limit not in hashes:
+            hashes[limit] = fingerprint(first_dialogues(dataset, limit))
+        if f1.document["data"]["sha256"].text == hashes[limit]:
+            found.append((label, f1))
+    return found
+
+
+def _other_data(data: Path, split: str, judged: Sequence[Evidence]) -> DataError:
+    named = dict.fromkeys(
+        f"{one['source'].text} ({one['split'].text})" for one in (f1.document["data"] for f1 in judged)
+    )
+    return DataError(
+        f"{data} ({split}) is not what an engine was judged on.",
+        why=f"Its SHA-256 is another than those in the receipts, of {', '.join(named)}.",
+        fix="Give the data and the split that the engine was scored on.",
+        path=data,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +99,6 @@ def _changes(label: str, document: Document) -> list[_Change]:
 
 def _kept(faces: Document) -> frozenset[int] | None:
     return frozenset(count for face in faces if (count := face.count) is not None) if faces else None
-
-
-def _utterances(facts: Facts, data: Path, split: str, faces_dir: Path | None) -> dict[str, Utterance]:
-    dataset = read_data(data, split, facts.manifest.architecture, faces_dir)
-    return {utterance.id: utterance for dialogue in dataset.dialogues for utterance in dialogue.utterances}
 
 
 def _utterance(change: _Change, utterance: Utterance) -> list[Block]:
