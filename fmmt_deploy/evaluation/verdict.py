@@ -130,7 +130,7 @@ class Equivalence:
 
 def _finding(found: Equivalence) -> str:
     low, high = points(found.interval.low, True), points(found.interval.high, True)
-    group = f"{found.unseen_decisions:.2g}"
+    group = f"{found.unseen_decisions:.2g}" if found.unseen_decisions < 99.5 else f"{found.unseen_decisions:,.0f}"
     unseen = f" that loses or wins up to {group} decision{'s' * (group != '1')}" if found.changed else ""
     draws = f" over {found.draws} draws of the noise, the same on both sides" if found.draws > 1 else ""
     same = abs(found.difference) < 1e-12

@@ -71,6 +71,11 @@ def test_one_unseen_decision_is_no_plural() -> None:
     assert "up to 1 decision)." in replace(FOUND, unseen_decisions=1.02).words
 
 
+@pytest.mark.parametrize(("many", "said"), [(99.4, "99"), (99.6, "100"), (124.6, "125"), (1249.7, "1,250")])
+def test_many_unseen_decisions_have_no_exponent(many: float, said: str) -> None:
+    assert f"up to {said} decisions)." in replace(FOUND, unseen_decisions=many).words
+
+
 def test_equivalent_and_yet_not_the_same() -> None:
     assert "5 %. The engine is worse, by less than that. 9 of" in with_verdict("EQUIVALENT", -0.003, -0.001).words
     assert "5 %. The engine is better, by less than that. 9 of" in with_verdict("EQUIVALENT", 0.001, 0.003).words
