@@ -1,23 +1,26 @@
 """Recorded calls: what answering calls is what is called again, at both boundaries, and gives the same answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from fmmt_deploy.benchmark import calls
 from fmmt_deploy.benchmark.calls import Call, Replay, recorded, size_bytes
 from fmmt_deploy.benchmark.ways import Alone, Batched
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
-from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.engines.protocol import Array, Engines, Tensor, Value
 from fmmt_deploy.engines.tensorrt.engine import TensorRTEngine
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.reference.presets import PRESETS
-from fmmt_deploy.types import Dialogue
+from fmmt_deploy.types import Dialogue, GraphName
+from tests.benchmark.fake_clock import FakeClock
 from tests.engines.tensorrt.simulated import simulated_engines
 
 Bundles = Callable[[str], Bundle]
@@ -99,6 +102,43 @@ def test_calls_are_made_again(
 def with_engines(replay: Replay, engines: Engines) -> Replay:
     replay._engines = engines
     return replay
+
+
+@pytest.mark.parametrize("graph", ["plm", "fusion"])
+def test_a_time_is_that_of_the_graphs_own_calls(monkeypatch: pytest.MonkeyPatch, graph: GraphName) -> None:
+    """Calls of `plm` take a second each, those of `fusion` a tenth, and what was begun before them is not counted."""
+    clock, seconds = FakeClock(), {"plm": 1.0, "fusion": 0.1}
+    monkeypatch.setattr(calls, "perf_counter", clock)
+    timed = {name: Taking(clock, takes) for name, takes in seconds.items()}
+    order: tuple[GraphName, ...] = ("plm", "fusion", "fusion", "plm", "fusion")
+    waiting = iter([5.0, 0.25, 0.0, 0.25])
+
+    def wait() -> None:
+        clock.seconds += next(waiting)
+
+    replay = Replay(Engines("ort", timed), [Call(name, {}, {}, None) for name in order], wait, on_device=False)
+    expected = 1000 * (order.count(graph) * seconds[graph] + 0.25)
+    assert replay.graph_ms(graph) == pytest.approx(expected)
+    assert replay.all_ms() == pytest.approx(1000 * (2 * 1.0 + 3 * 0.1 + 0.25))
+
+
+class Taking:
+    """An engine that takes its time."""
+
+    inputs: ClassVar = {}
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+
+    def run(self, inputs: Mapping[str, Value]) -> dict[str, Array]:
+        raise NotImplementedError
+
+    def start(self, inputs: Mapping[str, Value], rows: int | None = None) -> dict[str, Tensor]:
+        assert (dict(inputs), rows) == ({}, None)
+        self._clock.seconds += self._seconds
+        return {}
+
+    def close(self) -> None: ...
 
 
 def test_a_graph_alone_needs_no_other(tiny_bundle: Bundles, dialogue: Dialogue) -> None:

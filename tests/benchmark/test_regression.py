@@ -171,6 +171,31 @@ def test_a_rate_that_no_longer_holds_is_slower() -> None:
     assert change.times == pytest.approx(1.3)
 
 
+def test_a_rate_lies_between_what_held_and_what_failed() -> None:
+    """Where 20 % lie between the two, nothing changed and yet 5 % can't be ruled out."""
+    made = document()
+    row = made["workloads"][0]["files"]["server"]["rows"][0]
+    row["fails_at"] = 1.2 * row["rate_per_second"]
+    (change,) = (c for c in regression(made, made).changes if c.row == SERVER)
+    assert change.low is not None
+    assert change.high is not None
+    assert (change.low, change.high) == pytest.approx((1 / 1.2, 1.2), rel=0.01)
+    assert change.verdict == "unsure"
+
+
+def test_a_speed_ups_bounds_are_on_their_own_sides() -> None:
+    """Between 4 and 5.01 times as fast as published now, and exactly 5 times before: up to 1.25 times as long."""
+    made = {}
+    for name, low, high in (("before", 5.0, 5.0), ("after", 4.0, 5.01)):
+        made[name] = document(published=True)
+        ratio = BlockRatio(5.0, low, high, 0.95, 40, 1.0, ()).to_json()
+        made[name]["workloads"][0]["files"]["single-stream"]["rows"][0]["ratio"] = ratio
+    (change,) = (c for c in regression(made["before"], made["after"]).changes if c.measure == "speed-up")
+    assert (change.low, change.high) == pytest.approx((5 / 5.01, 1.25))
+    (change,) = (c for c in regression(made["after"], made["before"]).changes if c.measure == "speed-up")
+    assert (change.low, change.high) == pytest.approx((0.8, 5.01 / 5))
+
+
 def test_without_a_matrix_rate_times_are_as_they_are() -> None:
     found = regression(document(rates=False), document(rates=False, slower=1.2))
     assert {change.scaled_by for change in found.changes} == {"nothing"}
@@ -203,6 +228,10 @@ def _batch(made: Document) -> None:
     made["settings"]["batch_size"] = 1
 
 
+def _limit(made: Document) -> None:
+    made["settings"]["limit_ms"] = 250.0
+
+
 def _work(made: Document) -> None:
     made["workloads"][0]["workload"]["sha256"] = "cd" * 32
 
@@ -226,6 +255,7 @@ def _scenarios(made: Document) -> None:
         (_machine, r"another machine: processor EPYC \(x86_64\), now Xeon"),
         (_gpu, "another machine: GPUs H200, now L4"),
         (_batch, "another settings: batch_size 8, now 1"),
+        (_limit, "another settings: limit_ms None, now 250.0"),
         (_work, "other work"),
         (_precision, "another engine or precision: ort, now ort:int8-fp32"),
         (_scenarios, "share no figure"),

@@ -93,6 +93,9 @@ def test_every_boundary_has_its_own_table(
         for way in ("alone", "batched")
         for part in ("swin", "plm", "fusion", "all")
     }
+    (rate,) = workload["rates"]
+    assert rate["gflops"] == 200  # 0.2 TFLOP/s
+    assert {row["rate_gflops"] for row in workload["engine"]["rows"]} == {rate["gflops"], None}
     files = workload["files"]
     ways_of = {
         name: [(r["engine"], r["way"], r["cache"]) for r in files[name]["rows"]] for name in files if "-" in name

@@ -72,6 +72,15 @@ def test_the_expected_crossings_are_what_theory_says(spread: float) -> None:
         assert np.std(expected) < np.std(crossed)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_only_errors_towards_the_edge_can_cross(side: int) -> None:
+    """Ten decisions 0.1 from it, three of them off by 0.2 towards it: each crosses with three errors of ten."""
+    reference = np.full(10, 0.1 * side)
+    towards, away = (edge(reference, reference + off * side * (np.arange(10) < 3)) for off in (-0.2, 0.2))
+    assert (towards.crossed, towards.expected) == (3, pytest.approx(3))
+    assert (away.crossed, away.expected) == (0, 0)
+
+
 def test_errors_far_from_the_edge_do_not_count_there() -> None:
     """Of 1,000 decisions the 200 nearest have no error; the others are far off, and too far away to cross."""
     reference = np.concatenate([np.linspace(0.001, 0.1, 200), np.full(800, 5.0)])

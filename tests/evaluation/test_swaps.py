@@ -13,9 +13,10 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.errors import DataError
 from fmmt_deploy.evaluation.shapley import shapley_shares
-from fmmt_deploy.evaluation.significance import clustered_bootstrap_interval
+from fmmt_deploy.evaluation.significance import Interval, clustered_bootstrap_interval
 from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
 from fmmt_deploy.evaluation.swaps import SwapMatrix, swap_matrix
+from fmmt_deploy.evaluation.swaps_words import blamed
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
 from fmmt_deploy.types import DataSet, Dialogue, GraphName, Utterance
 from tests.parity.faults import Outputs, spoilt
@@ -163,6 +164,13 @@ def test_better_is_no_blame() -> None:
     )
     assert found.rows[-1].difference > 0
     assert "is the cause: of +" in found.words
+
+
+def test_who_made_it_less_bad_is_not_to_blame() -> None:
+    shares: Mapping[GraphName, float] = {"swin": -0.05, "plm": 0.02, "fusion": -0.001}
+    surely = {"swin": Interval(-0.06, -0.04, 0.95), "plm": Interval(0.01, 0.03, 0.95)}
+    assert blamed(-0.031, shares, {**surely, "fusion": Interval(-0.003, 0.001, 0.95)}) == ("swin",)
+    assert blamed(0.031, shares, {**surely}) == ("plm",)
 
 
 def test_nobody_is_blamed_for_chance() -> None:

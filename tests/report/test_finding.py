@@ -63,6 +63,16 @@ def test_a_different_verdict_on_other_data_is_not_outweighed(tmp_path: Path) -> 
     assert found(tmp_path / "b").level == "bad"
 
 
+@pytest.mark.parametrize("margins", [(0.005, 0.02), (0.02, 0.005)])
+def test_a_yes_is_no_better_than_the_widest_margin_behind_it(tmp_path: Path, margins: tuple[float, float]) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    append_receipt(bundle, receipt("parity", parity(), settings=OF))
+    for split, margin in zip(("val", "test"), margins, strict=True):
+        of = settings(engine="trt", precision="fp16", data="meld", split=split)
+        append_receipt(bundle, receipt("eval", evaluated() | {"margin": margin}, settings=of))
+    assert found(tmp_path / "b").title.endswith("if 2 points of F1 do not matter.")
+
+
 def test_scores_without_a_reference_are_no_proof(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", architecture=FULL)
     document = evaluated() | {"verdict": None, "reference": None}
