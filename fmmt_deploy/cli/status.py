@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import typing
+from collections.abc import Sequence
+from pathlib import Path
 
 from fmmt_deploy.cli.options import BundlePath, JsonOutput, Quiet
 from fmmt_deploy.cli.output import Output, Table
 
 if typing.TYPE_CHECKING:
+    from fmmt_deploy.errors import ArtefactError
     from fmmt_deploy.receipts.chain import Chain
     from fmmt_deploy.receipts.step import Step
 
@@ -50,13 +54,13 @@ def _day(step: Step) -> str:
     return "–" if step.created is None else step.created[:16].replace("T", " ")
 
 
-def _problem(broken: typing.Sequence[Step], bundle: object) -> Exception:
+def _problem(broken: Sequence[Step], bundle: Path) -> ArtefactError:
     from fmmt_deploy.errors import ArtefactError
 
     first = broken[0]
     more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
     return ArtefactError(
         f"{first.kind} of {first.name} is {first.state}{more}: {first.why}.",
-        fix=f"Run: {first.next}" if first.next else f"Run: fmmt verify -b {bundle}",
+        fix=f"Run: {first.next}" if first.next else f"Run: fmmt verify -b {shlex.quote(str(bundle))}",
         path=bundle,
     )
