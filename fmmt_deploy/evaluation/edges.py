@@ -135,8 +135,8 @@ def _histogram(distances: DoubleArray) -> Histogram:
     if not len(found):
         return Histogram((0.0, SMALLEST), (len(distances),))
     first, last = floor(2 * log10(found.min())), ceil(2 * log10(found.max()))
+    first -= 10 ** (first / 2) > found.min()  # a logarithm that was rounded up to the power
+    last += 10 ** (last / 2) <= found.max()  # a power itself, or rounded to it
     edges = [0.0, *(10 ** (k / 2) for k in range(first, last + 1))]
-    if edges[-1] <= found.max():  # a power itself, or rounded to it
-        edges.append(10 ** ((last + 1) / 2))
     counts = np.histogram(distances, edges)[0]
     return Histogram(tuple(edges), tuple(counts.tolist()))
