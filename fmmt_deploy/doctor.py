@@ -8,12 +8,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CommandState", "Gpu", "Package", "Report", "TensorRt", "examine", "how_to_install", "nvidia_gpus"]
+from fmmt_deploy.nvidia import Gpu, nvidia_gpus
+
+__all__ = ["CommandState", "Package", "Report", "TensorRt", "examine", "how_to_install"]
 
 _DISTRIBUTION = "fmmt-deploy"
 
@@ -75,16 +76,6 @@ class Package:
     wanted: str
     installed: str | None
     fits: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """An NVIDIA GPU, as `nvidia-smi` describes it."""
-
-    name: str
-    memory_mib: int
-    driver: str
-    compute_capability: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,22 +238,6 @@ def _int8() -> str:
         return explained(exact_signedness(onnxruntime))
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         return f"not known: {' '.join(str(error).split())[:60]}"
-
-
-def nvidia_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that `nvidia-smi` tells of; none where there is no such program, or no driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    query = "--query-gpu=name,memory.total,driver_version,compute_cap"
-    try:
-        answer = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    rows = [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines()]
-    return tuple(Gpu(row[0], int(row[1]), row[2], row[3]) for row in rows if len(row) == 4 and row[1].isdigit())
 
 
 def _tensorrts() -> tuple[TensorRt, ...]:

@@ -10,7 +10,8 @@ from fmmt_deploy.bundle.atomic import link_or_copy, sync_tree
 from fmmt_deploy.bundle.integrity import CACHES
 from fmmt_deploy.bundle.manifest import Manifest
 from fmmt_deploy.bundle.replacing import check_replaceable
-from fmmt_deploy.bundle.store import Bundle, BundleWriter, Finish, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import BundleWriter, Finish, write_bundle
 
 __all__ = ["ExtensionWriter", "extend_bundle"]
 

@@ -14,7 +14,8 @@ from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.precisions import Precisions, adding_command
 from fmmt_deploy.bundle.products import flops_share, products_of
-from fmmt_deploy.bundle.store import Bundle, Finish
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import Finish
 from fmmt_deploy.calibration.decisions import PASS
 from fmmt_deploy.calibration.draft import Draft, write_draft
 from fmmt_deploy.calibration.observing import CaseInputs, observe_graphs

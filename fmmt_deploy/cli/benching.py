@@ -19,8 +19,8 @@ from fmmt_deploy.benchmark.sides import opened
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.cli.output import plain_values
 from fmmt_deploy.cli.sessions import Session
-from fmmt_deploy.doctor import nvidia_gpus
 from fmmt_deploy.errors import UsageError
+from fmmt_deploy.nvidia import nvidia_gpus
 from fmmt_deploy.pipeline.answers import check_new_file, write_text
 from fmmt_deploy.receipts.machine import device_facts, tool_versions
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.products import constant_bytes, flops_share, products_of
-from fmmt_deploy.bundle.store import Bundle, Finish
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import Finish
 from fmmt_deploy.calibration.audit import receipt, receipt_file
 from fmmt_deploy.calibration.calibrator import Calibrator
 from fmmt_deploy.calibration.cast import cast_bundle, typed_files

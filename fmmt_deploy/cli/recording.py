@@ -146,7 +146,7 @@ class Recording:
         outputs: Mapping[str, str] | None,
         seeds: Mapping[str, Sequence[int]] | None,
     ) -> Receipt:
-        from fmmt_deploy.doctor import nvidia_gpus
+        from fmmt_deploy.nvidia import nvidia_gpus
 
         result = {"schema": self._shown.schema, **document}
         return Receipt(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import Manifest, SourceEntry, graphs_of
 from fmmt_deploy.bundle.selftest import Stage, write_self_test
-from fmmt_deploy.bundle.store import Bundle, Finish, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import Finish, write_bundle
 from fmmt_deploy.export.builder import WeightFile
 from fmmt_deploy.export.fusion import fusion_graph
 from fmmt_deploy.export.plm import plm_graph

@@ -7,7 +7,8 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, SwinSizes, UnimodalSizes
 from fmmt_deploy.bundle.manifest import Manifest, SourceEntry
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import write_bundle
 
 UNIMODAL = Architecture("V", unimodal=UnimodalSizes(48, 12, 6, 16, 2))
 FULL = Architecture(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fmmt_deploy.bundle import atomic, store
+from fmmt_deploy.bundle import atomic, writing
 from fmmt_deploy.bundle.extend import extend_bundle
 from fmmt_deploy.bundle.integrity import hash_file
 from fmmt_deploy.bundle.manifest import Manifest
-from fmmt_deploy.bundle.store import Bundle, Finish
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import Finish
 from fmmt_deploy.errors import BundleError, UsageError
 from tests.bundle.samples import FULL, make_bundle, save_graph
 
@@ -136,16 +137,16 @@ def test_what_comes_meanwhile_is_taken_over(tmp_path: Path, monkeypatch: pytest.
     (engines / "kept").write_text("kept")
     (engines / "built again").write_text("old")
     (receipts / "calibration").write_text("old")
-    sync = store.sync_tree
+    sync = writing.sync_tree
 
     def meanwhile(folder: Path) -> None:
-        monkeypatch.setattr(store, "sync_tree", sync)
+        monkeypatch.setattr(writing, "sync_tree", sync)
         sync(folder)
         (receipts / "0001-parity.json").write_text("late")
         (engines / "built again.tmp").write_text("new")
         (engines / "built again.tmp").replace(engines / "built again")
 
-    monkeypatch.setattr(store, "sync_tree", meanwhile)
+    monkeypatch.setattr(writing, "sync_tree", meanwhile)
     seen = []
     with extend_bundle(bundle) as writer:
         writer.place(NEW).write_bytes(bundle.graph("swin").read_bytes())

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from fmmt_deploy.bundle import atomic, store
+from fmmt_deploy.bundle import atomic, writing
 from fmmt_deploy.bundle.atomic import create_sibling, locked, remove_stale
 from fmmt_deploy.bundle.disk import check_room
 from fmmt_deploy.bundle.manifest import Manifest
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from tests.bundle.samples import make_bundle
 
@@ -123,13 +124,13 @@ def test_commit_refuses_what_would_not_open(tmp_path: Path, files: dict[str, byt
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sync = store.sync_tree
+    sync = writing.sync_tree
 
     def overtaken(_: Path) -> None:
-        monkeypatch.setattr(store, "sync_tree", sync)
+        monkeypatch.setattr(writing, "sync_tree", sync)
         make_bundle(tmp_path / "b", 3)
 
-    monkeypatch.setattr(store, "sync_tree", overtaken)
+    monkeypatch.setattr(writing, "sync_tree", overtaken)
     with pytest.raises(UsageError, match="exists"):
         make_bundle(tmp_path / "b", 1)
     assert value_of(tmp_path / "b") == 3
@@ -192,7 +193,7 @@ def test_kill_in_the_middle_of_writing(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from fmmt_deploy.bundle.store import write_bundle
+from fmmt_deploy.bundle.writing import write_bundle
 with write_bundle(Path(sys.argv[1]), force=True) as writer:
     writer.add_bytes("graph.onnx", bytes(10**6))
     print("writing", flush=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.parity import trial

@@ -17,7 +17,8 @@ import pytest
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.sealed import read_document, write_sealed
 from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.parity.replay import Replayed
 from fmmt_deploy.receipts.check import check_bundle
 from tests.calibration.talk import write_talk

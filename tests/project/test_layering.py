@@ -14,7 +14,7 @@ PACKAGE = Path(fmmt_deploy.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"types", "architecture", "json_values"},
+    {"types", "architecture", "json_values", "nvidia"},
     {"data", "bundle"},
     {"reference", "receipts"},
     {"export", "engines"},

@@ -10,7 +10,8 @@ import pytest
 
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME, Manifest, SourceEntry
 from fmmt_deploy.bundle.sealed import write_sealed
-from fmmt_deploy.bundle.store import Bundle, write_bundle
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.receipts.chain import chain_of
 from fmmt_deploy.receipts.check import check_bundle
 from fmmt_deploy.receipts.record import Hashed, Receipt, Setting, bytes_from_receipt

@@ -127,7 +127,7 @@ def test_a_model_is_made_from_a_checkout_that_is_not_installed(tmp_path: Path, m
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("fmmt_deploy.bundle.store.version", absent)
+    monkeypatch.setattr("fmmt_deploy.bundle.writing.version", absent)
     context = Context(settings_for("tiny", 60, tmp_path))
     preparing.make_model(context)
     assert context.bundle().manifest.tools["fmmt-deploy"] == "a checkout, not installed"
