@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     output.start()
     try:
         build_app(debug)(given, prog_name="fmmt")
-    except Exception as error:  # a command module that can't be imported
+    except (Exception, KeyboardInterrupt) as error:  # a command module that can't be imported, or Ctrl-C before one ran
         sys.exit(_report(error, as_json="--json" in options, debug=debug))
     sys.exit(0)
 

@@ -53,11 +53,11 @@ def write_answers(path: Path, predictions: Sequence[Prediction], force: bool) ->
 
 def write_text(path: Path, text: str, force: bool) -> None:
     """Writes text to a temporary file beside `path`, or where that leads, then puts it there; see `write_answers`."""
-    path = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="backslashreplace", dir=path.parent, prefix=f".{path.name}.", delete=False
+            "w", encoding="utf-8", errors="backslashreplace", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:  # the name of a bundle or a file that is said in a page need not be UTF-8
             temporary = Path(file.name)
             file.write(text)
@@ -67,7 +67,7 @@ def write_text(path: Path, text: str, force: bool) -> None:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        temporary.replace(target)
         temporary = None
     except OSError as error:
         raise EnvironmentProblem(

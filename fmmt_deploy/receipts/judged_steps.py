@@ -24,8 +24,9 @@ def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Ite
         latest: dict[str, Receipt] = {}
         for receipt in receipts:
             if receipt.command == command and any(found == lane for found in lanes_of_receipt(bundle, receipt)):
-                latest.pop(on := _on(receipt), None)
-                latest[on] = receipt
+                before = latest.pop(on := _on(receipt), None)
+                only_scored = kind == "F1" and not receipt.verdict and before is not None and before.verdict
+                latest[on] = before if before is not None and only_scored else receipt
         if lane.engine in FLAVOURS:
             latest.pop(_ITSELF, None)  # that is the engine's own step
         for on, receipt in latest.items():
@@ -61,14 +62,24 @@ _ITSELF = "against itself"
 
 
 def _on(receipt: Receipt) -> str:
-    """What was judged on, as the command line named it."""
+    """What was judged on, as the command line named it.
+
+    A verdict on a part of the data, on other noise or against another reference is one of its own, and hides no other.
+    """
     settings = {name: setting.value for name, setting in receipt.settings.items()}
     if settings.get("self") is True:
         return _ITSELF
-    data = settings.get("data")
-    if data is None:
-        return "self-test" if receipt.command == "parity" else ""
-    return f"{data} ({settings['split']})" if "split" in settings else str(data)
+    data, limit = settings.get("data"), settings.get("limit")
+    noise, reference = settings.get("noise"), settings.get("reference")
+    parts = [
+        data is not None and settings.get("split"),
+        limit is not None and f"first {limit} dialogues",
+        noise not in (None, "none") and f"noise {noise}",
+        reference not in (None, "torch", "recorded") and f"against {reference}",
+    ]
+    which = ", ".join(str(part) for part in parts if part)
+    on = str(data) if data is not None else "self-test" if receipt.command == "parity" else ""
+    return f"{on} ({which})" if on and which else on
 
 
 def _again(bundle: Bundle, receipt: Receipt) -> str:

@@ -208,16 +208,18 @@ def _candidate(engine: str, precision: str, judged: Sequence[Evidence]) -> Candi
         parity=tuple(_by_data(one for one in judged if one.document["stages"]).values()),
         itself=itself[-1] if itself else None,
         f1=tuple(verdicts.values()),
-        scores=tuple(one for data, one in scores.items() if data not in verdicts),
+        scores=tuple(one for data, one in scores.items() if data[:-1] not in {judged_[:-1] for judged_ in verdicts}),
     )
 
 
-def _by_data(judged: Iterable[Evidence]) -> dict[tuple[object, object], Evidence]:
-    """The latest on each data."""
-    found: dict[tuple[object, object], Evidence] = {}
+def _by_data(judged: Iterable[Evidence]) -> dict[tuple[object, ...], Evidence]:
+    """The latest on each data; a part of them, other noise or another reference is another question."""
+    found: dict[tuple[object, ...], Evidence] = {}
     for one in judged:
-        data, split = (s.value if (s := one.receipt.settings.get(n)) else None for n in ("data", "split"))
-        found[data, split if data is not None else None] = one
+        names = ("data", "split", "limit", "noise", "reference")
+        data, split, *how, reference = (str(s.value) if (s := one.receipt.settings.get(n)) else "None" for n in names)
+        against = "torch" if reference in ("None", "recorded") else reference
+        found[data, split if data != "None" else "None", *how, against] = one  # a self-test has no split
     return found
 
 

@@ -137,6 +137,10 @@ def _parity(notes: _Notes, candidate: Candidate, options: str) -> None:
     for found in candidate.parity:
         if found.state == "stale":
             _stale(notes, f"Parity on {_data(found)}", found, command)
+        elif not _is_model(found.document["reference"].text):
+            against = found.document["reference"].text or "nothing"
+            notes.missing.append(f"Parity on {_data(found)} was with {against}, which is not the model itself.")
+            notes.commands.append(command)
         elif found.document["passed"].flag:
             stages = counted(len(found.document["stages"]), "stage")
             against = found.document["reference"].text or "the reference"
@@ -158,6 +162,11 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         if found.state == "stale":
             _stale(notes, "F1", found, command)
             continue
+        reference = found.document["reference"].text
+        if not _is_model(reference):
+            notes.missing.append(f"F1 was judged against {reference or 'nothing'}, which is not the model itself.")
+            notes.commands.append(command)
+            continue
         word = found.document["verdict"].text
         words = first_sentence(judged_mode(found.document)["equivalence"]["words"].text)
         told = f"F1: {words}" if words else f"F1: {word}."
@@ -168,6 +177,11 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         else:
             notes.missing.append(told)
             notes.commands.append(command)
+
+
+def _is_model(reference: str) -> bool:
+    """Whether a reference is PyTorch in float32, run or as the self-test has it; an engine proves nothing of itself."""
+    return reference.startswith(("torch", "recorded"))
 
 
 def _stale(notes: _Notes, what: str, found: Evidence, command: str) -> None:

@@ -73,7 +73,7 @@ def test_the_chain(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("parity", "trt-rtx fp16"): "missing",
         ("F1", "trt-rtx fp16"): "missing",
         ("bench", "trt-rtx fp16"): "missing",
-        ("parity", f"emulated fp16, {talk} (test)"): "ok",
+        ("parity", f"emulated fp16, {talk} (test, first 2 dialogues)"): "ok",
         ("parity", "ort int8-fp32, self-test"): "ok",
         ("F1", "ort int8-fp32"): "missing",
         ("bench", "ort int8-fp32"): "missing",
@@ -117,13 +117,13 @@ def test_a_graph_that_was_cast_again(bundle: Path, capsys: pytest.CaptureFixture
     again = ("--force", "--keep-float32", "*layer.0*")
     assert exit_code("cast", "-b", str(bundle), "--precision", "fp16", *again, "-q") == 0
     found = steps(capsys, bundle, 8)
-    talk = f"{next(name for _, name in found if name.startswith('emulated')).split(', ')[1]}"
+    talk = f"{next(name for _, name in found if name.startswith('emulated')).split(', ', 1)[1]}"
     stale = {name for name, state in states(found).items() if state == "stale"}
     assert stale == {("engine", "trt-rtx fp16"), ("parity", f"emulated fp16, {talk}")}
     assert "graphs/fp16/unimodal.onnx and 1 more changed since" in found["engine", "trt-rtx fp16"]["why"]
     assert found["typed graph", "fp16 (unimodal)"]["receipt"] == "receipts/0009-cast.json"
     asked = found["parity", f"emulated fp16, {talk}"]["next"]
-    data = talk.removesuffix(" (test)")
+    data = talk.removesuffix(" (test, first 2 dialogues)")
     wanted = f"fmmt parity -b {bundle} --engine emulated --precision fp16 --data {data} --split test --limit 2"
     assert asked == wanted, "as it was given"
     assert exit_code("status", "-b", str(bundle)) == 8
@@ -300,3 +300,27 @@ def test_a_manifest_that_was_edited_by_hand_makes_stale_what_was_judged(
     assert {step["state"] for step in judged_.values()} == {"stale"}
     assert {step["next"] for step in judged_.values()} == {f"fmmt verify -b {bundle}"}
     assert all("manifest.json is not that of" in step["why"] for step in judged_.values())
+
+
+@pytest.mark.parametrize(
+    ("later", "how"),
+    [
+        ({"limit": 24, "reference": "torch"}, "first 24 dialogues"),
+        ({"noise": "gumbel", "reference": "torch"}, "noise gumbel"),
+        ({"reference": "ort"}, "against ort"),
+        ({"reference": None}, ""),
+    ],
+    ids=["a part", "noise", "itself", "scores only"],
+)
+def test_an_easier_question_does_not_hide_a_negative_verdict(
+    bundle: Path, capsys: pytest.CaptureFixture[str], later: dict[str, Any], how: str
+) -> None:
+    on = {"data": "talks", "split": "test", "limit": None, "noise": "none"}
+    append(bundle, judged("eval", "ort", "fp32", 5, "DIFFERENT", bundle, **on, reference="torch"))
+    append(bundle, judged("eval", "ort", "fp32", 0, "EQUIVALENT" if how else "", bundle, **on | later))
+    found = states(steps(capsys, bundle, 8))
+    assert found["F1", "ort fp32, talks (test)"] == "failed"
+    if how:
+        assert found["F1", f"ort fp32, talks (test, {how})"] == "ok"
+    append(bundle, judged("eval", "ort", "fp32", 0, "EQUIVALENT", bundle, **on, reference="torch"))
+    assert states(steps(capsys, bundle))["F1", "ort fp32, talks (test)"] == "ok"

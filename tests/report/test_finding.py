@@ -134,3 +134,26 @@ def test_damage_is_on_top_also_where_no_engine_is_left(tmp_path: Path) -> None:
     assert (first.level, first.mark) == ("bad", "✗ Damaged.")
     assert "0001-" in html_from_facts(facts).partition("<main>")[0]
     assert "Damaged" in card_from_facts(facts).partition("## Speed")[0]
+
+
+@pytest.mark.parametrize("later", [{"limit": 24}, {"noise": "gumbel"}, {"reference": "ort"}])
+def test_an_easier_question_does_not_outweigh_a_different(tmp_path: Path, later: dict[str, Any]) -> None:
+    bundle = judged_bundle(tmp_path / "b")
+    document = evaluated() | {"reference": later.get("reference", "torch")}
+    given = {"data": None, "split": "test", "limit": None, "noise": "none", "reference": "torch"}
+    append_receipt(
+        bundle, receipt("eval", evaluated("DIFFERENT", -0.03), settings=OF | settings(**given | {"data": "d"}))
+    )
+    append_receipt(bundle, receipt("eval", document, settings=OF | settings(**given | {"data": "d"} | later)))
+    assert found(tmp_path / "b").level == "bad"
+
+
+@pytest.mark.parametrize("command", ["parity", "eval"])
+def test_an_engine_proves_nothing_of_itself(tmp_path: Path, command: str) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    for each, document in (("parity", parity()), ("eval", evaluated())):
+        against = {"reference": "trt fp32"} if each == command else {}
+        append_receipt(bundle, receipt(each, document | against, settings=OF))
+    finding = found(tmp_path / "b")
+    assert finding.level == "warn"
+    assert any("trt fp32, which is not the model itself" in line for line in finding.missing)
