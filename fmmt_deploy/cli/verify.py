@@ -144,7 +144,7 @@ def _problem(bundle: Path, checked: Checked, answers: Sequence[Replayed]) -> Fmm
         first, count = checked.problems[0], len(checked.problems)
         return ArtefactError(
             f"{_shown(first.path)} {first.what}.",
-            why=f"{count} files of {bundle} are not what they should be." if count > 1 else "",
+            why=f"It is one of {count} problems in {bundle}." if count > 1 else "",
             fix="Copy the bundle again from where it is whole, or make it again.",
             path=bundle / first.path,
         )
