@@ -91,7 +91,8 @@ class _Check:
         self._made = _made(self._kept)
         self._clock()
         if MANIFEST_NAME not in self._made:
-            why = "a receipt that may tell of it is damaged, or missing" if self._kept else "the bundle has no receipts"
+            damaged = "a receipt that may tell of it is damaged, or missing"
+            why = damaged if self.problems else "no receipt tells of it" if self._kept else "the bundle has no receipts"
             self.notes.append(Finding(MANIFEST_NAME, f"is vouched for by nobody: {why}"))
 
     def _clock(self) -> None:

@@ -141,6 +141,17 @@ def test_a_command_module_that_can_t_be_imported(
     assert 'pip install "fmmt-deploy"' in capsys.readouterr().err
 
 
+def test_ctrl_c_before_a_command_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from fmmt_deploy.cli import app
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "_commands", interrupted)
+    assert exit_code("status") == errors.INTERRUPTED
+    assert capsys.readouterr().err == "error: Interrupted.\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 

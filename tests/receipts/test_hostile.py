@@ -136,3 +136,17 @@ def test_numbers_are_plain(bundle: Bundle) -> None:
     for name in ("٠٠٠٢-parity.json", "9" * 200 + "-parity.json"):
         (bundle.path / "receipts" / name).write_bytes(first)
     assert [kept.path for kept in kept_receipts(bundle.path)] == ["receipts/0001-parity.json"]
+
+
+def test_why_nobody_vouches_for_the_manifest(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+
+    def why() -> str:
+        [note] = [note.what for note in check_bundle(bundle.path).notes if note.path == "manifest.json"]
+        return note
+
+    assert "the bundle has no receipts" in why()
+    append_receipt(bundle, PARITY)  # as an old bundle gets them
+    assert "no receipt tells of it" in why()
+    (bundle.path / "receipts/0001-parity.json").write_text("")
+    assert "is damaged" in why()
