@@ -128,7 +128,7 @@ def test_all_problems_are_named(bundle: Path, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr()
     assert "the self-test was not run" in text.out
     assert all(name in text.out for name in named)
-    assert "6 files of" in text.err
+    assert "one of 6 problems in" in text.err
 
 
 def test_a_manifest_that_is_consistent_but_not_the_one_that_was_written(bundle: Path) -> None:
