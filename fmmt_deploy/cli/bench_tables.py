@@ -120,7 +120,7 @@ def _offline(table: FilesTable) -> Table:
 
 
 def _server(table: FilesTable) -> Table:
-    columns = ("engine", "cache", "holds, utt/s", "fails at", "p99 at most", "batch", "")
+    columns = ("engine", "cache", "shown to hold, utt/s", "not shown at", "p99 at most", "batch", "")
     rows = []
     for figure in table.figures:
         found = figure.result

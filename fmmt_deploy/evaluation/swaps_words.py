@@ -8,7 +8,11 @@ from fmmt_deploy.evaluation.significance import Interval
 from fmmt_deploy.evaluation.words import counted, points
 from fmmt_deploy.types import GraphName
 
-__all__ = ["blamed", "words_about"]
+__all__ = ["FEWEST_CHANGES", "blamed", "words_about"]
+
+FEWEST_CHANGES = 6
+"""Fewer changed decisions blame nobody: if each were for the worse by a coin's toss, all would be in 1 of 16 cases for
+five, and a bootstrap, which sees no other outcome, would take that for certain. For six it is 1 of 32."""
 
 
 def blamed(
@@ -46,7 +50,7 @@ def words_about(
     noisiest = _noisiest(error_shares)
     if not changed:
         return f"No decision changed, so nobody is to blame.{noisiest}"
-    graphs = blamed(difference, shares, intervals)
+    graphs = blamed(difference, shares, intervals) if changed >= FEWEST_CHANGES else ()
     if not graphs:
         why = "can be told from chance" if intervals else "can be judged on a single dialogue"
         whole = f"the difference of {points(difference, True)} points of F1"

@@ -48,14 +48,21 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, m
     other = other_runtime(lane, receipt)
     with_ = f" (with {other})" if other else ""
     if receipt.verdict == "INCONCLUSIVE":
-        return step("unknown", f"INCONCLUSIVE: these data can't tell{with_}")
+        return step("unknown", f"INCONCLUSIVE{_margin(receipt)}: these data can't tell{with_}")
     if receipt.exit_code:
-        return step("failed", f"{receipt.verdict or 'failed'}, exit code {receipt.exit_code}{with_}")
+        what = receipt.verdict or "failed"
+        return step("failed", f"{what}{_margin(receipt)}, exit code {receipt.exit_code}{with_}")
     if receipt.verdict.upper() == "INVALID":
         return step("unknown", f"measured, but not validly{with_}")
     if kind == "F1" and not receipt.verdict:
         return step("unknown", f"scored, but not held against a reference{with_}")
-    return step("ok", f"{receipt.verdict or 'measured'}{with_}")
+    return step("ok", f"{receipt.verdict or 'measured'}{_margin(receipt)}{with_}")
+
+
+def _margin(receipt: Receipt) -> str:
+    """A verdict on F1 is one at its margin only."""
+    margin = receipt.settings.get("margin")
+    return f" at {margin.value:g} points" if margin and isinstance(margin.value, int | float) else ""
 
 
 _ITSELF = "against itself"

@@ -156,6 +156,16 @@ def test_f1(bundle: Path, capsys: pytest.CaptureFixture[str], code: int, verdict
     assert ("F1", "ort fp32") not in found
 
 
+def test_a_verdict_names_its_margin(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    append(bundle, judged("eval", "ort", "fp32", 0, "EQUIVALENT", bundle, data="meld", split="test", margin=12.5))
+    append(bundle, judged("eval", "ort", "fp32", 5, "INCONCLUSIVE", bundle, data="meld", split="val", margin=0.5))
+    append(bundle, judged("eval", "torch", "fp32", 5, "DIFFERENT", bundle, data="meld", split="val", margin=2))
+    why = {name: step["why"] for (kind, name), step in steps(capsys, bundle, 8).items() if kind == "F1"}
+    assert why["ort fp32, meld (test)"] == "EQUIVALENT at 12.5 points"
+    assert why["ort fp32, meld (val)"] == "INCONCLUSIVE at 0.5 points: these data can't tell"
+    assert why["torch fp32, meld (val)"] == "DIFFERENT at 2 points, exit code 5"
+
+
 def test_a_benchmark_of_several_engines(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     receipt = judged("bench", "ort", "fp32", 0, "", bundle)
     engines = Setting(["ort", "trt-rtx:fp16", "torch"], "command line")

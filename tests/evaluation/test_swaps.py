@@ -7,6 +7,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from fmmt_deploy.bundle.store import Bundle
@@ -16,7 +17,7 @@ from fmmt_deploy.evaluation.shapley import shapley_shares
 from fmmt_deploy.evaluation.significance import Interval, clustered_bootstrap_interval
 from fmmt_deploy.evaluation.swapped import SwappedRuns, swapped_runs
 from fmmt_deploy.evaluation.swaps import SwapMatrix, swap_matrix
-from fmmt_deploy.evaluation.swaps_words import blamed
+from fmmt_deploy.evaluation.swaps_words import blamed, words_about
 from fmmt_deploy.pipeline.run import Pipeline, Prediction
 from fmmt_deploy.types import DataSet, Dialogue, GraphName, Utterance
 from tests.parity.faults import Outputs, spoilt
@@ -177,6 +178,16 @@ def test_nobody_is_blamed_for_chance() -> None:
     found = matrix({"plm": [0], "swin": [20]})
     assert found.words.startswith("2 decisions changed, but nobody can be blamed: no graph's share in the difference")
     assert matrix({}).words == "No decision changed, so nobody is to blame."
+
+
+@pytest.mark.parametrize(("changed", "told"), [(5, False), (6, True)])
+def test_a_handful_of_changes_blames_nobody(changed: int, told: bool) -> None:
+    """All of n by a coin's toss: 2^(1 - n) (SciPy: binomtest(5, 5).pvalue is 1/16, of 6 it is 1/32)."""
+    assert (binomtest(changed, changed).pvalue < 0.05) == told
+    shares: Mapping[GraphName, float] = {"plm": -0.02}
+    words = words_about(-0.02, changed, shares, {"plm": Interval(-0.03, -0.01, 0.95)}, {"plm": 0.0})
+    assert ("is to blame" in words) == told
+    assert ("nobody can be blamed" in words) != told
 
 
 def test_a_single_dialogue_says_nothing_about_chance() -> None:

@@ -162,7 +162,7 @@ def _server_table(rows: list[Document]) -> Table:
         )
         for row in rows
     ]
-    return Table(("", ">largest rate that holds", ">fails at", "limit", ""), cells, "Rates that a server holds")
+    return Table(("", ">largest rate shown to hold", ">not shown at", "limit", ""), cells, "Rates that a server holds")
 
 
 def _stages(stages: Document) -> Iterator[Block]:
