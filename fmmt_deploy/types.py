@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fmmt_deploy.names import EMOTIONS, GRAPHS, GraphName
 
 __all__ = [
     "EMOTIONS",
@@ -33,14 +35,8 @@ IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 PixelArray: TypeAlias = NDArray[np.uint8]
 
-EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-"""The published order of the seven classes: index = label."""
-
 FACE_PIXELS = 224
 """Height and width of a face as the Swin reads it."""
-
-GraphName = Literal["swin", "plm", "fusion", "unimodal"]
-GRAPHS: tuple[GraphName, ...] = ("swin", "plm", "fusion", "unimodal")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Literal
 from fmmt_deploy.architecture import Architecture, size_problem
 from fmmt_deploy.errors import BundleError
 from fmmt_deploy.json_values import JsonValueError, dataclass_from_json, json_object_from_text
-from fmmt_deploy.types import EMOTIONS, GraphName
+from fmmt_deploy.names import EMOTIONS, GraphName
 
 __all__ = [
     "MANIFEST_NAME",

@@ -10,7 +10,7 @@ from typing import TypeAlias, get_args
 from fmmt_deploy.architecture import Architecture
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision, graphs_of
 from fmmt_deploy.errors import UsageError
-from fmmt_deploy.types import GRAPHS, GraphName
+from fmmt_deploy.names import GRAPHS, GraphName
 
 __all__ = ["Precisions", "adding_command", "float32", "precisions_from_option", "text_from_precisions"]
 

@@ -13,7 +13,7 @@ from fmmt_deploy.bundle.integrity import check_files
 from fmmt_deploy.bundle.manifest import Manifest, Precision, read_manifest
 from fmmt_deploy.bundle.precisions import adding_command
 from fmmt_deploy.errors import BundleError, EnvironmentProblem
-from fmmt_deploy.types import GraphName
+from fmmt_deploy.names import GraphName
 
 __all__ = ["Bundle"]
 

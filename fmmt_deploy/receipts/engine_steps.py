@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from fmmt_deploy.bundle.manifest import Precision
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import ParityError
+from fmmt_deploy.names import GraphName
 from fmmt_deploy.receipts.lanes import Lane, other_runtime
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.step import State, Step, listed, step_from
 from fmmt_deploy.receipts.subjects import ELSEWHERE, changed, sha256_now
-from fmmt_deploy.types import GraphName
 
 __all__ = ["engine_step"]
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME, Precision
 from fmmt_deploy.bundle.precisions import adding_command
 from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.names import GraphName
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.step import Step, listed, path_of, step_from
 from fmmt_deploy.receipts.subjects import changed
-from fmmt_deploy.types import GraphName
 
 __all__ = ["checkpoint_step", "graph_step", "manifest_problem", "typed_step", "vouching"]
 

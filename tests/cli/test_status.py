@@ -274,7 +274,7 @@ try:
     main(sys.argv[1:])
 except SystemExit as ended:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    heavy = [name for name in ("torch", "onnx", "onnxruntime", "cv2", "tokenizers") if name in sys.modules]
+    heavy = [name for name in ("torch", "numpy", "onnx", "onnxruntime", "cv2", "tokenizers") if name in sys.modules]
     print(ended.code, usage.ru_utime + usage.ru_stime, heavy, file=sys.stderr)
 """
 

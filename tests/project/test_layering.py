@@ -14,7 +14,8 @@ PACKAGE = Path(fmmt_deploy.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"types", "architecture", "json_values", "nvidia"},
+    {"names", "nvidia"},
+    {"types", "architecture", "json_values"},
     {"data", "bundle"},
     {"reference", "receipts"},
     {"export", "engines"},
