@@ -43,7 +43,7 @@ from tests.parity.faults import (
     turned,
     wrong_second_row,
 )
-from tests.parity.labelled import MARGIN, label_rightly
+from tests.parity.labelled import COPIES, MARGIN, label_rightly
 from tests.pipeline.conversations import conversations, dataset, only
 
 FAULTS: list[tuple[GraphName, Fault, str]] = [
@@ -237,7 +237,7 @@ def test_exit_code_of_eval(
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert found["verdict"] == "DIFFERENT"
-    assert found["modes"][0]["equivalence"]["changed"] == 4 * 31
+    assert found["modes"][0]["equivalence"]["changed"] == COPIES * 31
     assert "error: DIFFERENT" in shown.err
     with faulty_command(monkeypatch, {"fusion": one_nan}):
         assert exit_code(*arguments) == 1
