@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmmt_deploy.bundle.replacing import is_bundle
 from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.pipeline.run import Prediction
 
@@ -18,8 +19,11 @@ def check_new_file(path: Path, force: bool) -> None:
     """Says before any work is done whether a file may be written.
 
     Raises:
-        UsageError: It exists and `force` is not given, or it can't be a file, or is something else.
+        UsageError: It exists and `force` is not given, or it can't be a file, or is something else; or it is inside a
+            bundle, whose files are those that its manifest lists.
     """
+    if (bundle := next(filter(is_bundle, path.resolve().parents), None)) is not None:
+        raise UsageError(f"{path} is inside the bundle {bundle}.", fix="Give a path beside it.", path=path)
     if path.exists() and not path.is_file():  # a pipe or a device would be gone, and a file in its place
         raise UsageError(f"{path} exists, and is no file.", fix="Give a file.", path=path)
     if path.exists() and not force:
