@@ -1,6 +1,6 @@
 """Labels stand on nothing, as long as there is room."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fmmt_deploy.selection.labels import Box, placed_labels
@@ -31,6 +31,7 @@ def test_points_in_one_place_have_labels_in_several() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(10, 190), st.floats(10, 140)), min_size=1, max_size=6))
+@example([(126.0, 17.0), (186.0, 10.0), (186.0, 10.0), (186.0, 10.0)])  # the last finds room if one before it moves
 @settings(max_examples=150, deadline=None)
 def test_six_labels_cover_nothing(points: list[tuple[float, float]]) -> None:
     """Neither each other nor a point, and nothing is cut off."""
