@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo bench docs clean
+.PHONY: help setup test fuzz check demo bench docs clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -9,6 +9,9 @@ setup: ## .venv from requirements.lock (PYTHON=… picks the Python, LOCK=requir
 
 test: setup ## all tests
 	@scripts/test
+
+fuzz: setup ## the property tests, on values never tried before
+	@scripts/test -m hypothesis --hypothesis-profile=new
 
 check: setup ## lint, format, types
 	@scripts/check
