@@ -73,7 +73,7 @@ DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check, say w
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 BatchSize: TypeAlias = Annotated[int, typer.Option("--batch-size", min=1, help="Utterances at a time.")]
 Threads: TypeAlias = Annotated[
-    int, typer.Option("--threads", min=0, help="Threads to compute with; 0: as many as there are cores.")
+    int, typer.Option("--threads", min=0, max=1024, help="Threads to compute with; 0: as many as there are cores.")
 ]
 Noise: TypeAlias = Annotated[
     str,
