@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads would wait busily for each other's slow steps
 
-# Properties are tried on the same values each time, so that a red test is due to the change; `make fuzz` draws new ones.
+# Properties are tried on the same values each time: a red test is due to the change. `make fuzz` draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new")
 settings.load_profile("same")
