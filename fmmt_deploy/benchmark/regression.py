@@ -14,10 +14,10 @@ from math import exp, hypot, log
 from statistics import median
 from typing import Literal, TypeAlias
 
-from fmmt_deploy.benchmark.saved_figures import Figure, Rates, Saved, saved_from_document
+from fmmt_deploy.benchmark.saved_figures import Figure, Rates, Saved, Terms, saved_from_document
 from fmmt_deploy.errors import SlowerError, UsageError
 
-__all__ = ["Change", "ChangeVerdict", "Regression", "regression"]
+__all__ = ["Change", "ChangeVerdict", "Regression", "check_alike", "regression"]
 
 ChangeVerdict: TypeAlias = Literal["within", "unsure", "slower"]
 
@@ -122,27 +122,35 @@ def regression(
         UsageError: They are of other machines, settings, work or engines (with their precisions), or share no figure.
     """
     old, new = saved_from_document(earlier, "The earlier report"), saved_from_document(later, "This run's report")
-    _check_alike(old, new)
+    check_alike(old.terms, new.terms)
+    if not {(f.workload, f.row, f.measure) for f in old.figures} & {
+        (f.workload, f.row, f.measure) for f in new.figures
+    }:
+        raise _unlike("other scenarios: the two share no figure")
     rows = {(f.workload, f.row): f for f in new.figures}
     missing = dict.fromkeys(f.row for f in old.figures if (f.workload, f.row) not in rows)
     return Regression(allowed, _changes(old, new, allowed, take_invalid), tuple(missing))
 
 
-def _check_alike(old: Saved, new: Saved) -> None:
-    for kind, before, after in (("machine", old.machine, new.machine), ("settings", old.settings, new.settings)):
+def check_alike(old: Terms, new: Terms) -> None:
+    """Says whether a run can be compared with an earlier one; that is known before it is measured.
+
+    Raises:
+        UsageError: They are of other machines, settings, work, or engines with their precisions.
+    """
+    for kind, before, after in (
+        ("another machine", old.machine, new.machine),
+        ("other settings", old.settings, new.settings),
+    ):
         for name, value in before.items():
             if after[name] != value:
-                raise _unlike(f"another {kind}: {name} {value}, now {after[name]}")
+                raise _unlike(f"{kind}: {name} {value}, now {after[name]}")
     for key, source in old.workloads.items():
         if key not in new.workloads:
             raise _unlike(f"other work: {source}, now {', '.join(new.workloads.values())}")
     for engine in old.engines:
         if engine not in new.engines:
             raise _unlike(f"another engine or precision: {engine}, now {', '.join(new.engines) or 'none'}")
-    if not {(f.workload, f.row, f.measure) for f in old.figures} & {
-        (f.workload, f.row, f.measure) for f in new.figures
-    }:
-        raise _unlike("other scenarios: the two share no figure")
 
 
 def _unlike(what: str) -> UsageError:
@@ -176,7 +184,7 @@ def _change(before: Figure, now: Figure, old: Saved, new: Saved, allowed: float,
         high = exp(middle + hypot(*(part[2] for part in parts if part is not None)))
     wrong = () if take_invalid else (*(f"earlier: {r}" for r in before.reasons), *(f"now: {r}" for r in now.reasons))
     return Change(
-        workload=old.workloads[before.workload],
+        workload=old.terms.workloads[before.workload],
         row=before.row,
         measure=before.measure,
         times=times,

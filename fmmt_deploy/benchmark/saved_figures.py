@@ -6,14 +6,14 @@ two that mean the same: its speed-up against the published loop of the same run,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from fmmt_deploy.benchmark.choices import HOST_KINDS
 from fmmt_deploy.errors import ArtefactError
 
-__all__ = ["SCHEMA", "Figure", "Rates", "Saved", "saved_from_document"]
+__all__ = ["SCHEMA", "Figure", "Rates", "Saved", "Terms", "saved_from_document", "terms_of"]
 
 SCHEMA = "fmmt.bench/2"
 
@@ -48,28 +48,62 @@ class Figure:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A saved benchmark, as far as two are compared.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What two benchmarks must have in common for their times to be compared.
 
     Attributes:
         machine: Its processor, cores and GPUs.
         settings: Those that times depend on.
-        workloads: What was answered, in words, by SHA-256.
-        rates: Matrix rates, by workload.
-        figures: All of them.
+        workloads: What is answered, in words, by SHA-256.
+        engines: With the precisions of their graphs, as `--engine` names them.
     """
 
     machine: Mapping[str, str]
     settings: Mapping[str, str]
     workloads: Mapping[str, str]
+    engines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A saved benchmark, as far as two are compared.
+
+    Attributes:
+        terms: What it was measured on, and how.
+        rates: Matrix rates, by workload.
+        figures: All of them.
+    """
+
+    terms: Terms
     rates: Mapping[str, Rates]
     figures: tuple[Figure, ...]
 
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """With the precisions of their graphs."""
-        return tuple(dict.fromkeys(figure.engine for figure in self.figures))
+
+def terms_of(
+    machine: Mapping[str, object],
+    settings: Mapping[str, object],
+    workloads: Mapping[str, str],
+    engines: Iterable[str],
+) -> Terms:
+    """Picks the terms out of what a benchmark says of itself; a run that is only planned can say the same.
+
+    Args:
+        machine: As in the document.
+        settings: As in the document.
+        workloads: See `Terms`.
+        engines: See `Terms`; each may be named several times.
+    """
+    return Terms(
+        machine={
+            "processor": f"{machine['cpu']} ({machine['machine']})",
+            "cores": str(machine["cores"]),
+            "GPUs": ", ".join(str(gpu.get("name")) for gpu in _maps(machine["gpus"])) or "none",
+        },
+        settings={name: str(settings.get(name)) for name in ("batch_size", "threads", "limit_ms")},
+        workloads=workloads,
+        engines=tuple(dict.fromkeys(engines)),
+    )
 
 
 def saved_from_document(document: Mapping[str, object], whose: str) -> Saved:
@@ -100,16 +134,12 @@ def _saved(document: Mapping[str, object]) -> Saved:
     machine, settings = _is(dict, document["machine"]), _is(dict, document["settings"])
     reports = _maps(document["workloads"])
     by_hash = {_is(str, _is(dict, report["workload"])["sha256"]): report for report in reports}
+    sources = {key: str(_is(dict, report["workload"])["source"]) for key, report in by_hash.items()}
+    figures = tuple(figure for key, report in by_hash.items() for figure in _figures(key, report))
     return Saved(
-        machine={
-            "processor": f"{machine['cpu']} ({machine['machine']})",
-            "cores": str(machine["cores"]),
-            "GPUs": ", ".join(str(gpu.get("name")) for gpu in _maps(machine["gpus"])) or "none",
-        },
-        settings={name: str(settings.get(name)) for name in ("batch_size", "threads", "limit_ms")},
-        workloads={key: str(_is(dict, report["workload"])["source"]) for key, report in by_hash.items()},
+        terms=terms_of(machine, settings, sources, (figure.engine for figure in figures)),
         rates={key: _rates(report) for key, report in by_hash.items()},
-        figures=tuple(figure for key, report in by_hash.items() for figure in _figures(key, report)),
+        figures=figures,
     )
 
 

@@ -126,6 +126,7 @@ def bench(
         exported_at_random,
         made_workloads,
         measured,
+        planned,
         record,
         scenarios_from_options,
     )
@@ -148,6 +149,7 @@ def bench(
             workloads = [session.dataset(data, split, faces_dir, limit)]
         else:
             workloads = made_workloads(session, Path(scratch), dialogues, faces or [10.0])
+        gates.check(planned(session, asked, workloads))
         found = measured(session, asked, workloads, str(bundle or random), shown)
         outcome = judged(found, gates)
         files.write(found, outcome, shown.schema)

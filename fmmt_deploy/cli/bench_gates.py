@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmmt_deploy.benchmark.document import Bench
-from fmmt_deploy.benchmark.regression import Regression, regression
-from fmmt_deploy.benchmark.saved_figures import saved_from_document
+from fmmt_deploy.benchmark.regression import Regression, check_alike, regression
+from fmmt_deploy.benchmark.saved_figures import Terms, saved_from_document
 from fmmt_deploy.cli.output import Table, plain_values
 from fmmt_deploy.errors import ArtefactError, FmmtError, SlowerError, UnstableError, UsageError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
@@ -35,6 +35,15 @@ class Gates:
     earlier: Mapping[str, object] | None
     allowed: float | None
     allow_invalid: bool
+
+    def check(self, planned: Terms) -> None:
+        """Says before anything is measured whether a run can be compared with the earlier one.
+
+        Raises:
+            UsageError: It is of something else; see `check_alike`.
+        """
+        if self.earlier is not None:
+            check_alike(saved_from_document(self.earlier, "The earlier report").terms, planned)
 
 
 @dataclass(frozen=True, slots=True)

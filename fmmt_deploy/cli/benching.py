@@ -13,12 +13,14 @@ from fmmt_deploy.benchmark.choices import Choice, choice_from_option, published_
 from fmmt_deploy.benchmark.document import Bench
 from fmmt_deploy.benchmark.raw import samples_of
 from fmmt_deploy.benchmark.samples import write_samples
+from fmmt_deploy.benchmark.saved_figures import Terms, terms_of
 from fmmt_deploy.benchmark.scenarios import ScenarioName
 from fmmt_deploy.benchmark.serving import ServerSettings
 from fmmt_deploy.benchmark.sides import opened
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.cli.output import plain_values
 from fmmt_deploy.cli.sessions import Session
+from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.nvidia import nvidia_gpus
 from fmmt_deploy.pipeline.answers import check_new_file, write_text
@@ -37,6 +39,7 @@ __all__ = [
     "exported_at_random",
     "made_workloads",
     "measured",
+    "planned",
     "record",
     "scenarios_from_options",
 ]
@@ -104,6 +107,18 @@ class OutputFiles:
             write_text(self.save, json.dumps(document, indent=2, ensure_ascii=False) + "\n", self.force)
 
 
+def planned(session: Session, asked: Asked, workloads: Sequence[DataSet]) -> Terms:
+    """What a run will be measured on, and how.
+
+    Raises:
+        UsageError: An engine or a precision is unknown.
+    """
+    choices = [choice_from_option(text, session.architecture) for text in asked.engines]
+    engines = [choice.name for choice in _with_published(session, asked, choices)]
+    sources = {fingerprint(workload): workload.source for workload in workloads}
+    return terms_of(_machine(), _settings(session, asked), sources, engines)
+
+
 def measured(session: Session, asked: Asked, workloads: Sequence[DataSet], model: str, shown: Output) -> Bench:
     """Measures every workload, then every engine's cold start.
 
@@ -119,9 +134,7 @@ def measured(session: Session, asked: Asked, workloads: Sequence[DataSet], model
     ) as engines:
         reports = tuple(measure_workload(engines, workload, plan) for workload in workloads)
     starts = cold_starts(session.bundle.path, choices, session.threads, session.cache, asked.starts, plan)
-    settings = {**asdict(asked), "batch_size": session.batch_size, "threads": session.threads}
-    machine = device_facts([asdict(gpu) for gpu in nvidia_gpus()])
-    return Bench(model, machine, tool_versions(), settings, reports, starts)
+    return Bench(model, _machine(), tool_versions(), _settings(session, asked), reports, starts)
 
 
 def made_workloads(session: Session, scratch: Path, dialogues: int, faces: Sequence[float]) -> list[DataSet]:
@@ -152,11 +165,21 @@ def exported_at_random(preset: Literal["full", "tiny"], path: Path, shown: Outpu
 
 
 def _plan(session: Session, asked: Asked, choices: Sequence[Choice], shown: Output) -> Plan:
-    with_published = [*choices, *([published_choice(choices, session.architecture)] if asked.published else [])]
     server = None if asked.limit_ms is None else ServerSettings(asked.limit_ms, session.batch_size)
-    return Plan(
-        asked.scenarios, asked.rounds, asked.seconds, server, witnesses_for(with_published), status=shown.status
-    )
+    witnesses = witnesses_for(_with_published(session, asked, choices))
+    return Plan(asked.scenarios, asked.rounds, asked.seconds, server, witnesses, status=shown.status)
+
+
+def _with_published(session: Session, asked: Asked, choices: Sequence[Choice]) -> list[Choice]:
+    return [*choices, *([published_choice(choices, session.architecture)] if asked.published else [])]
+
+
+def _machine() -> dict[str, object]:
+    return device_facts([asdict(gpu) for gpu in nvidia_gpus()])
+
+
+def _settings(session: Session, asked: Asked) -> dict[str, object]:
+    return {**asdict(asked), "batch_size": session.batch_size, "threads": session.threads}
 
 
 def record(

@@ -254,8 +254,8 @@ def _scenarios(made: Document) -> None:
     [
         (_machine, r"another machine: processor EPYC \(x86_64\), now Xeon"),
         (_gpu, "another machine: GPUs H200, now L4"),
-        (_batch, "another settings: batch_size 8, now 1"),
-        (_limit, "another settings: limit_ms None, now 250.0"),
+        (_batch, "other settings: batch_size 8, now 1"),
+        (_limit, "other settings: limit_ms None, now 250.0"),
         (_work, "other work"),
         (_precision, "another engine or precision: ort, now ort:int8-fp32"),
         (_scenarios, "share no figure"),

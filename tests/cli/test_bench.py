@@ -224,6 +224,34 @@ def test_an_earlier_run_is_compared_with(
     measured(capsys, 0, *bundle, "--baseline-report", str(saved))  # compared, and no gate
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--batch-size", "4"), "of other settings: batch_size 8, now 4"),
+        (("--faces", "2"), "of other work"),
+        (("--engine", "torch"), "of another engine or precision: ort, now torch"),
+        (("--scenario", "server", "--limit-ms", "50"), "of other settings: limit_ms None, now 50.0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_can_not_be_compared_is_not_measured(
+    bundle: tuple[str, ...],
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    del machine
+    saved = tmp_path / "before.json"
+    measured(capsys, 0, *bundle, "--save", str(saved))
+    monkeypatch.setattr(benching, "opened", None)
+    least = ("--dialogues", "1", "--faces", "1") if "--faces" not in arguments else ("--dialogues", "1")
+    assert exit_code("bench", *bundle, *least, *arguments, "--baseline-report", str(saved)) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_raw_samples_are_written(
     bundle: tuple[str, ...], machine: Machine, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
