@@ -1,7 +1,6 @@
 """Writing sealed files: whole or not at all, by one process at a time."""
 
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -18,44 +17,27 @@ from fmmt_deploy.engines.tensorrt.cache import (
 from fmmt_deploy.errors import EnvironmentProblem
 from tests.cli.running import REPOSITORY
 from tests.engines.tensorrt.engine_files import KEY, written
+from tests.killing import count_calls, kill
 
 WRITER = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from tests.engines.tensorrt.engine_files import written
-folder, deadly = Path(sys.argv[1]), int(sys.argv[2])
-calls = 0
-def counted(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-from fmmt_deploy.bundle import sealed
-sealed._write_all = counted(sealed._write_all)
-for name in ("open", "rename", "replace", "mkdir", "fsync", "unlink"):
-    setattr(os, name, counted(getattr(os, name)))
-written(folder, plan=b"new")
-print(calls)
+from tests.killing import deadly
+calls = [f"os.{name}" for name in ("open", "rename", "replace", "mkdir", "fsync", "unlink")]
+with deadly(int(sys.argv[2]), "fmmt_deploy.bundle.sealed._write_all", *calls):
+    written(Path(sys.argv[1]), plan=b"new")
 """
-"""Kills itself at the n-th call that changes the file system."""
-
-
-def run_writer(folder: Path, deadly: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(deadly)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
 def test_kill_at_every_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    steps = int(run_writer(tmp_path / "count", -1).stdout)
+    steps = count_calls(WRITER, tmp_path / "count")
     assert steps >= 8
     values = []
-    for deadly in range(1, steps + 1):
-        folder = tmp_path / str(deadly)
+    for call in range(1, steps + 1):
+        folder = tmp_path / str(call)
         written(folder, plan=b"old")
-        assert run_writer(folder, deadly).returncode == -signal.SIGKILL
+        kill(WRITER, folder, call)
         found = find_engine(folder, KEY)
         assert isinstance(found, EngineFile)
         values.append(bytes(found.plan))

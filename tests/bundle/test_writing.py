@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,8 +22,7 @@ from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.errors import BundleError, EnvironmentProblem, UsageError
 from tests.bundle.samples import make_bundle
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.killing import REPOSITORY, count_calls, kill
 
 
 def value_of(path: Path) -> float:
@@ -138,42 +136,24 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, monkeyp
 
 
 WRITER = """
-import os, signal, sys
+import sys
 from pathlib import Path
-from fmmt_deploy.bundle import atomic
 from tests.bundle.samples import make_bundle
-target, deadly = Path(sys.argv[1]), int(sys.argv[2])
-calls = 0
-def counted(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-for name in ("rename", "mkdir", "fsync", "unlink", "rmdir"):
-    setattr(os, name, counted(getattr(os, name)))
-make_bundle(target, 2.0, force=True)
-print(calls)
+from tests.killing import deadly
+with deadly(int(sys.argv[2]), "os.rename", "os.mkdir", "os.fsync", "os.unlink", "os.rmdir"):
+    make_bundle(Path(sys.argv[1]), 2.0, force=True)
 """
-"""Kills itself at the n-th call that changes the file system."""
-
-
-def run_writer(target: Path, deadly: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WRITER, str(target), str(deadly)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
 def test_kill_at_every_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     make_bundle(tmp_path / "count" / "b", 1)
-    steps = int(run_writer(tmp_path / "count" / "b", -1).stdout)
+    steps = count_calls(WRITER, tmp_path / "count" / "b")
     assert steps > 10
     values = []
-    for deadly in range(1, steps + 1):
-        target = tmp_path / str(deadly) / "b"
+    for call in range(1, steps + 1):
+        target = tmp_path / str(call) / "b"
         make_bundle(target, 1)
-        assert run_writer(target, deadly).returncode == -signal.SIGKILL
+        kill(WRITER, target, call)
         values.append(value_of(target))
         make_bundle(target, 3, force=True)
         assert value_of(target) == 3

@@ -26,7 +26,7 @@ from fmmt_deploy.receipts.record import (
 )
 from fmmt_deploy.receipts.store import append_receipt, check_appendable
 from tests.bundle.samples import make_bundle
-from tests.cli.running import REPOSITORY
+from tests.killing import REPOSITORY, count_calls, kill
 
 RECEIPT = Receipt(
     command="parity",
@@ -181,43 +181,25 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
-deadly = int(sys.argv[2])
-calls = 0
-def counted(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.store import append_receipt
+from tests.killing import deadly
 bundle = Bundle.open(Path(sys.argv[1]))
-for name in ("open", "rename", "replace", "mkdir", "fsync", "unlink"):
-    setattr(os, name, counted(getattr(os, name)))
-append_receipt(bundle, Receipt(command="parity", seconds=1.0))
-print(calls)
+with deadly(int(sys.argv[2]), *(f"os.{name}" for name in ("open", "rename", "replace", "mkdir", "fsync", "unlink"))):
+    append_receipt(bundle, Receipt(command="parity", seconds=1.0))
 """
-"""Kills itself at the n-th call that changes the file system."""
 
 
 def test_kill_at_every_step_leaves_a_whole_chain(tmp_path: Path) -> None:
-    def run(bundle: Bundle, deadly: int) -> str:
-        command = [sys.executable, "-c", KILLED, str(bundle.path), str(deadly)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert done.returncode == (0 if deadly < 0 else -9), done.stderr
-        return done.stdout
-
-    steps = int(run(make_bundle(tmp_path / "count"), -1))
+    steps = count_calls(KILLED, make_bundle(tmp_path / "count").path)
     assert steps >= 6
     counts = []
-    for deadly in range(1, steps + 1):
-        bundle = make_bundle(tmp_path / str(deadly))
-        run(bundle, deadly)
+    for call in range(1, steps + 1):
+        bundle = make_bundle(tmp_path / str(call))
+        kill(KILLED, bundle.path, call)
         counts.append(len(read_receipts(bundle.path)))
         append(bundle)
         assert len(read_receipts(bundle.path)) == counts[-1] + 1

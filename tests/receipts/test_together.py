@@ -11,10 +11,10 @@ from fmmt_deploy.receipts.kept import read_receipts
 from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.store import append_receipt
 from tests.bundle.samples import make_bundle
-from tests.cli.running import REPOSITORY
+from tests.killing import REPOSITORY, count_calls, kill
 
 EXTEND = """
-import os, signal, sys
+import sys
 from dataclasses import replace
 from pathlib import Path
 from fmmt_deploy.bundle.extend import extend_bundle
@@ -40,22 +40,13 @@ def extend(path, name):
 KILLED = (
     EXTEND
     + """
-deadly, calls = int(sys.argv[2]), 0
-def counted(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-for name in ("rename", "replace", "mkdir", "fsync", "unlink", "rmdir", "link"):
-    setattr(os, name, counted(getattr(os, name)))
-extend(Path(sys.argv[1]), "graphs/fp16/unimodal.onnx")
-print(calls)
+from tests.killing import deadly
+
+calls = [f"os.{name}" for name in ("rename", "replace", "mkdir", "fsync", "unlink", "rmdir", "link")]
+with deadly(int(sys.argv[2]), *calls):
+    extend(Path(sys.argv[1]), "graphs/fp16/unimodal.onnx")
 """
 )
-"""Kills itself at the n-th call that changes the file system."""
 
 
 def begun(path: Path) -> Bundle:
@@ -68,19 +59,14 @@ def begun(path: Path) -> Bundle:
     return bundle
 
 
-def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
 def test_killed_at_every_step(tmp_path: Path) -> None:
     begun(tmp_path / "count")
-    steps = int(run(KILLED, tmp_path / "count", -1).stdout)
+    steps = count_calls(KILLED, tmp_path / "count")
     assert steps > 15
     seen = []
-    for deadly in range(1, steps + 1):
-        path = begun(tmp_path / str(deadly)).path
-        assert run(KILLED, path, deadly).returncode == -9
+    for call in range(1, steps + 1):
+        path = begun(tmp_path / str(call)).path
+        kill(KILLED, path, call)
         cast = "fp16" in Bundle.open(path).manifest.graphs["unimodal"]
         assert [receipt.command for receipt in read_receipts(path)] == ["export", "cast"][: 1 + cast]
         checked = check_bundle(path)
