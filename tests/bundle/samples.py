@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, SwinSizes, UnimodalSizes
 from fmmt_deploy.bundle.manifest import Manifest, SourceEntry
+from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.bundle.writing import write_bundle
 
@@ -47,3 +48,17 @@ def make_bundle(
                 tools={"torch": "2.9"},
             )
         )
+
+
+def with_another_record(bundle: Path, out: Path) -> Path:
+    """A copy of a V bundle, without receipts, whose recorded answers are 1 % larger; all its hashes are right."""
+    opened = Bundle.open(bundle)
+    (stage,) = read_self_test(bundle / "self_test.npz").values()
+    logits = {name: np.asarray(array * np.float32(1.01)) for name, array in stage.outputs.items()}
+    with write_bundle(out) as writer:
+        for name in opened.manifest.files:
+            if name != "self_test.npz":
+                writer.copy_file(name, bundle / name)
+        write_self_test(writer.place("self_test.npz"), {"unimodal": Stage(stage.inputs, logits)})
+        writer.commit(opened.manifest)
+    return out

@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.data.dataset import read_data
 from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.parity import trial
 from fmmt_deploy.receipts.kept import kept_receipts, read_receipts
 from fmmt_deploy.receipts.record import Receipt, Setting
 from fmmt_deploy.types import DataSet
+from tests.bundle.samples import with_another_record
 from tests.cli.conftest import CHECKPOINT
 from tests.cli.running import exit_code
 from tests.engines.tensorrt.simulated import use_simulated, write_simulated_engines
@@ -104,20 +103,6 @@ def test_settings_from_a_recipe(bundle: Path, recorded: Path, tmp_path: Path) ->
     assert found.outputs["receipts/calibration-unimodal-int8.json"] == hash_of(
         bundle / "receipts/calibration-unimodal-int8.json"
     )
-
-
-def with_another_record(path: Path, out: Path) -> Path:
-    """A copy, without receipts, whose recorded answers are others."""
-    opened = Bundle.open(path)
-    (stage,) = read_self_test(path / "self_test.npz").values()
-    logits = {name: np.asarray(array * np.float32(1.01)) for name, array in stage.outputs.items()}
-    with write_bundle(out) as writer:
-        for name in opened.manifest.files:
-            if name != "self_test.npz":
-                writer.copy_file(name, path / name)
-        write_self_test(writer.place("self_test.npz"), {"unimodal": Stage(stage.inputs, logits)})
-        writer.commit(opened.manifest)
-    return out
 
 
 def test_a_failure_leaves_a_receipt(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

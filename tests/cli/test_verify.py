@@ -11,16 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME
 from fmmt_deploy.bundle.sealed import read_document, write_sealed
-from fmmt_deploy.bundle.selftest import Stage, read_self_test, write_self_test
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.bundle.writing import write_bundle
 from fmmt_deploy.parity.replay import Replayed
 from fmmt_deploy.receipts.check import check_bundle
+from tests.bundle.samples import with_another_record
 from tests.calibration.talk import write_talk
 from tests.cli.calibrating import SMALL, calibrated
 from tests.cli.running import REPOSITORY, exit_code
@@ -211,21 +209,6 @@ def test_float32_must_be_computed(
     monkeypatch.setattr("fmmt_deploy.parity.replay.replay", lambda *_: iter(answers))
     assert exit_code("verify", "-b", str(recorded)) == 3
     assert "no such operator" in capsys.readouterr().err
-
-
-def with_another_record(bundle: Path, out: Path) -> Path:
-    """A copy whose recorded answers are 1 % larger; all its hashes are right."""
-    opened = Bundle.open(bundle)
-    stages = read_self_test(bundle / "self_test.npz")
-    (stage,) = stages.values()
-    logits = {name: np.asarray(array * np.float32(1.01)) for name, array in stage.outputs.items()}
-    with write_bundle(out) as writer:
-        for name in opened.manifest.files:
-            if name != "self_test.npz":
-                writer.copy_file(name, bundle / name)
-        write_self_test(writer.place("self_test.npz"), {"unimodal": Stage(stage.inputs, logits)})
-        writer.commit(opened.manifest)
-    return out
 
 
 def test_other_answers(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
