@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmmt_deploy.errors import FmmtError, UnstableError
+from fmmt_deploy.student import student_quantile
 
 __all__ = [
     "LatencySummary",
@@ -203,7 +204,7 @@ def median_interval(
     if attainable < confidence:
         return float(values.min()), float(values.max()), attainable
     medians = np.median(values[np.random.default_rng(seed).integers(0, count, (resamples, count))], axis=1)
-    share = NormalDist().cdf(-_student((1 + confidence) / 2, count - 1) * sqrt(count / (count - 1)))
+    share = NormalDist().cdf(-student_quantile((1 + confidence) / 2, count - 1) * sqrt(count / (count - 1)))
     low, high = np.quantile(medians, [share, 1 - share])
     return float(low), float(high), confidence
 
@@ -218,12 +219,6 @@ def format_ms(time_ms: float) -> str:
 def format_ratio(ratio: Ratio) -> str:
     """The median with its interval: `5.12× (4.98–5.30)`."""
     return f"{_digits(ratio.median)}× ({_digits(ratio.low)}–{_digits(ratio.high)})"
-
-
-def _student(share: float, freedom: int) -> float:
-    """Student's t quantile, by its expansion around the normal one (Abramowitz and Stegun 26.7.5)."""
-    z = NormalDist().inv_cdf(share)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _digits(number: float) -> str:

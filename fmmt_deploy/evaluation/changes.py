@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmmt_deploy.evaluation.scores import CLASSES, DoubleArray, probabilities
+from fmmt_deploy.rounding import TIE_MARGIN
 from fmmt_deploy.types import EMOTIONS, IntArray
 
-__all__ = ["TIE_MARGIN", "ChangedDecision", "changed_decisions", "flip_counts"]
-
-TIE_MARGIN = 4e-5
-"""A changed decision is a tie if the reference's two logits lie at most so far apart. Twice the tolerance of a float32
-logit (2e-5): what rounding alone can turn, and no more."""
+__all__ = ["ChangedDecision", "changed_decisions", "flip_counts"]
 
 
 @dataclass(frozen=True, slots=True)

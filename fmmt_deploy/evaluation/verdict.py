@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from fmmt_deploy.errors import NotEquivalentError
-from fmmt_deploy.evaluation.changes import TIE_MARGIN, ChangedDecision
+from fmmt_deploy.evaluation.changes import ChangedDecision
 from fmmt_deploy.evaluation.significance import Interval, McNemar
 from fmmt_deploy.evaluation.words import counted, points, rounded_up_points
+from fmmt_deploy.rounding import LOGIT_ROUNDING, TIE_MARGIN
 
 __all__ = ["ClassDifference", "Equivalence", "Verdict"]
-
-ROUNDING = 2e-5
-"""What float32 logits may differ by from rounding alone; the tolerance of `parity` for them."""
 
 SMALLEST_P = 1e-15
 """Smaller p-values are not told from each other."""
@@ -202,7 +200,7 @@ def _unseen(found: Equivalence) -> str:
 def _sameness(found: Equivalence) -> str:
     if found.largest_logit_difference == 0:
         return "The logits of both sides are bit for bit the same."
-    if found.largest_logit_difference <= ROUNDING:
+    if found.largest_logit_difference <= LOGIT_ROUNDING:
         return (
             f"No logit differs by more than float32 rounding does (largest difference "
             f"{found.largest_logit_difference:.1e})."

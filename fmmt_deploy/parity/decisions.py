@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmt_deploy.parity.tolerances import TIE_MARGIN, StageTolerances
+from fmmt_deploy.parity.tolerances import StageTolerances
+from fmmt_deploy.rounding import TIE_MARGIN
 from fmmt_deploy.types import BoolArray, FloatArray
 
 __all__ = ["DecisionComparison", "compare_decisions"]

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
 from fmmt_deploy.types import GraphName
 
-__all__ = ["EXACT", "TIE_MARGIN", "TOLERANCES", "Agreement", "StageTolerances", "Tolerance", "coarsest"]
-
-TIE_MARGIN = 4e-5
-"""Two logits so close can change places by float32 rounding alone: twice the tolerance of a float32 logit."""
+__all__ = ["EXACT", "TOLERANCES", "Agreement", "StageTolerances", "Tolerance", "coarsest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from fmmt_deploy.engines.protocol import HOST_FACE_BATCH, Array, Engine, Engines
 from fmmt_deploy.errors import DataError, FmmtError
 from fmmt_deploy.evaluation.gate import confidences
 from fmmt_deploy.parity.run import Case
-from fmmt_deploy.parity.tolerances import TIE_MARGIN
 from fmmt_deploy.pipeline.run import Pipeline
+from fmmt_deploy.rounding import TIE_MARGIN
 from fmmt_deploy.selection.answering import Answers, Inputs, TextEncoder, asking, face_logits, last_inputs
 from fmmt_deploy.selection.cases import DataCases
 from fmmt_deploy.selection.judgement import Judgement, KeptFaces, NoiseSum, f1_change, kept_faces

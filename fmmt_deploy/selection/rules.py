@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fmmt_deploy.bundle.manifest import Precision
-from fmmt_deploy.evaluation.changes import TIE_MARGIN
+from fmmt_deploy.rounding import TIE_MARGIN
 
 __all__ = ["EQUIVALENCE_RULES", "EquivalenceRule"]
 

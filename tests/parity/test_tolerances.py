@@ -5,13 +5,15 @@ from dataclasses import fields
 import pytest
 
 from fmmt_deploy.bundle.manifest import PRECISIONS, Precision
-from fmmt_deploy.parity.tolerances import TIE_MARGIN, TOLERANCES, StageTolerances, Tolerance, coarsest
+from fmmt_deploy.parity.tolerances import TOLERANCES, StageTolerances, Tolerance, coarsest
+from fmmt_deploy.rounding import LOGIT_ROUNDING, TIE_MARGIN
 from fmmt_deploy.selection.rules import EQUIVALENCE_RULES
 
 
 def test_float32_promises_2e_5_on_logits_and_the_same_kept_faces() -> None:
     assert (TOLERANCES["fp32"].logits.atol, TOLERANCES["fp32"].logits.rtol) == (2e-5, 0.0)
     assert TOLERANCES["fp32"].kept.min_share == 1.0
+    assert TOLERANCES["fp32"].logits.atol == LOGIT_ROUNDING
     assert 2 * TOLERANCES["fp32"].logits.atol == TIE_MARGIN
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(fmmt_deploy.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"names", "nvidia"},
+    {"names", "nvidia", "rounding", "student"},
     {"types", "architecture", "json_values"},
     {"data", "bundle"},
     {"reference", "receipts"},
