@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import PurePath
 
 from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.foreign_text import harmless, harmless_json
 
 __all__ = ["CLOSED_PIPE", "WIDTH", "Output", "Table", "plain_values", "readable_bytes", "show_error", "start"]
 
@@ -31,7 +32,6 @@ WIDTH = 100
 CLOSED_PIPE = 141
 """Exit code when the reader of our output went away, as if SIGPIPE had ended us: 128 + 13."""
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _GAP = "  "
 _NARROWEST = 12
 _NUMBER = re.compile(r"[-+±]?[\d.,]+(e[-+]?\d+)?\s?(%|×|[kMGT]?B)?|nan|-?inf")
@@ -52,7 +52,7 @@ class Table:
     rows: Sequence[Sequence[object]]
 
     def __str__(self) -> str:
-        body = [[str(cell) for cell in row] for row in self.rows]
+        body = [[harmless(str(cell)) for cell in row] for row in self.rows]  # here, so that its width is counted
         lines = ([list(self.columns)] if self.columns else []) + body
         right = [_is_numeric(column[bool(self.columns) :]) for column in zip(*lines, strict=True)]
         widths = _widths(lines)
@@ -83,7 +83,7 @@ class Output:
         if self.as_json:
             _show_document({"schema": self.schema, **document})
         else:
-            _write(_harmless("\n\n".join(str(part) for part in parts)) + "\n")
+            _write(harmless("\n\n".join(str(part) for part in parts)) + "\n")
 
     @property
     def schema(self) -> str:
@@ -161,7 +161,7 @@ def show_error(error: FmmtError, as_json: bool = False, details: str = "") -> No
         _say(details.rstrip())
     lines = [f"error: {error.what}"]
     lines += [f"  {name}: {text}" for name, text in (("why", error.why), ("fix", error.fix)) if text]
-    _say("\n".join(lines))
+    _say("\n".join(line.replace("\n", "\n    ") for line in lines))  # none may read like the next of ours
     if as_json and not _Shown.document:
         names = ("what", "why", "fix", "path", "tensor")
         values = {name: getattr(error, name) for name in names}
@@ -187,7 +187,8 @@ class _Shown:
 def _show_document(document: Mapping[str, object]) -> None:
     _Shown.document = True
     plain = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
-    _write(json.dumps(plain_values(document), indent=2, ensure_ascii=plain, allow_nan=False) + "\n")
+    text = json.dumps(plain_values(document), indent=2, ensure_ascii=plain, allow_nan=False)
+    _write(harmless_json(text) + "\n")
 
 
 def plain_values(value: object) -> object:
@@ -215,13 +216,8 @@ def _write(text: str) -> None:
         raise SystemExit(CLOSED_PIPE) from None
 
 
-def _harmless(text: str) -> str:
-    """A text that can't steer a terminal: file names and receipts are other people's words."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
-
 def _say(text: str) -> None:
-    print(_harmless(text), file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
+    print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
 
 
 def _is_numeric(column: Sequence[str]) -> bool:

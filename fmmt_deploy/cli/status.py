@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fmmt_deploy.cli.options import BundlePath, JsonOutput, Quiet
 from fmmt_deploy.cli.output import Output, Table
+from fmmt_deploy.foreign_text import one_line
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.errors import ArtefactError
@@ -41,7 +42,7 @@ def _parts(chain: Chain) -> list[Table | str]:
     parts: list[Table | str] = [Table("", ("step", "what", "state", "why", "when"), rows)]
     commands = dict.fromkeys(step.next for step in chain.steps if step.next)
     if commands:
-        parts.append("\n".join(["next:", *(f"  {command}" for command in commands)]))
+        parts.append("\n".join(["next:", *(f"  {one_line(command)}" for command in commands)]))
     return parts
 
 

@@ -13,6 +13,7 @@ import typer
 
 from fmmt_deploy.cli.options import BundlePath, JsonOutput, Quiet, Threads
 from fmmt_deploy.cli.output import Output, Table
+from fmmt_deploy.foreign_text import one_line
 
 if typing.TYPE_CHECKING:
     from fmmt_deploy.errors import FmmtError
@@ -98,18 +99,13 @@ def _parts(
         parts += _elsewhere(bundle, answers)
     for title, findings in (("not wrong, but:", checked.notes), ("WRONG:", checked.problems)):
         if findings:
-            parts.append("\n".join([title, *(f"  {_shown(finding.path)} {finding.what}" for finding in findings)]))
+            parts.append("\n".join([title, *(f"  {one_line(f'{found.path} {found.what}')}" for found in findings)]))
     said = f"{checked.files} files of {bundle} read: "
     count = len(checked.problems)
     said += f"{count} problem{'s' * (count != 1)}" if count else "all are as they were written"
     if replayed and not whole:
         said += "; the self-test was not run, since what it runs is not what was written"
     return [*parts, said]
-
-
-def _shown(path: str) -> str:
-    """A path in one line: the name of a file must not read like another line of ours."""
-    return path.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _elsewhere(bundle: Path, answers: Sequence[Replayed]) -> list[str]:
@@ -143,7 +139,7 @@ def _problem(bundle: Path, checked: Checked, answers: Sequence[Replayed]) -> Fmm
     if checked.problems:
         first, count = checked.problems[0], len(checked.problems)
         return ArtefactError(
-            f"{_shown(first.path)} {first.what}.",
+            one_line(f"{first.path} {first.what}."),
             why=f"It is one of {count} problems in {bundle}." if count > 1 else "",
             fix="Copy the bundle again from where it is whole, or make it again.",
             path=bundle / first.path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,9 @@ FLAVOURS = {
 """TensorRT's engine kinds, and the packages that bring them."""
 
 _RUNTIMES = {"ort": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "emulated": ("torch",), **FLAVOURS}
+
+_ENGINE = re.compile(r"[a-z][a-z0-9-]*")
+"""It goes into commands that are shown to be run: a stranger's receipt must not put more into them."""
 
 _ENGINES = ("build", "parity", "eval", "bench")
 """Commands that are about engines in precisions."""
@@ -71,6 +75,8 @@ def lanes_of_receipt(bundle: Bundle, receipt: Receipt) -> Iterator[Lane]:
     engines, precision = settings.get("engine"), settings.get("precision")
     for text in engines if isinstance(engines, list) else [engines or "ort"]:
         engine, _, own = str(text).partition(":")
+        if not _ENGINE.fullmatch(engine):
+            continue
         try:
             asked = own or (precision if isinstance(precision, str) else "fp32")
             yield Lane(engine, precisions_from_option(asked, bundle.manifest.architecture))

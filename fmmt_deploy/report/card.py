@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from fmmt_deploy.foreign_text import harmless, one_line
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.facts import Candidate, Facts
 from fmmt_deploy.report.figures import NONE
@@ -20,7 +21,9 @@ from fmmt_deploy.report.sections.stages import tensors_table
 
 __all__ = ["card_from_facts", "markdown_from_table"]
 
-_ESCAPED = re.compile(r"([\\`*_|<>\[\]#])")
+_ESCAPED = re.compile(r"([\\`*_|<>\[\]#&~$])")
+_LIST_MARK = re.compile(r"^(\d*)([-+.)])(?= |$|--)")
+"""What would make a list, or a rule, of the text behind it."""
 
 
 def card_from_facts(facts: Facts, now: datetime | None = None) -> str:
@@ -110,20 +113,25 @@ def _origins(facts: Facts) -> Iterator[str]:
     yield "## Hashes"
     yield markdown_from_table(hashes_table(facts))
     yield "## How to check it"
-    path = shlex.quote(facts.name)
+    path = one_line(shlex.quote(facts.name))
     yield "`fmmt verify` checks every hash and receipt, and replays the bundle's self-test:"
     yield f"```sh\nfmmt verify -b {path}\nfmmt status -b {path}\n```"
 
 
 def _plain(text: str) -> str:
-    """A text in one line, without what Markdown would take for its own."""
-    return _escaped(" ".join(text.split()))
+    """A text in one line, without what Markdown would take for its own, or a terminal for an order."""
+    return _LIST_MARK.sub(r"\1\\\2", _escaped(_joined(text)))
 
 
 def _words(text: str) -> str:
     """The same, but what stands between backticks stays code."""
-    pieces: Sequence[str] = re.split(r"`([^`]+)`", " ".join(text.split()))
-    return "".join(f"`{piece}`" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+    pieces: Sequence[str] = re.split(r"`([^`]+)`", _joined(text))
+    text = "".join(f"`{piece}`" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+    return _LIST_MARK.sub(r"\1\\\2", text)
+
+
+def _joined(text: str) -> str:
+    return harmless(" ".join(text.split()))
 
 
 def _escaped(text: str) -> str:

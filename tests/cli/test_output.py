@@ -135,6 +135,22 @@ def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
     assert text.err == "\\x1b]0;title\\x07\n"
 
 
+def test_no_line_of_an_error_reads_like_the_next_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(ParityError("Too far.", why="it said:\n  fix: nothing", fix="Build it again."))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Too far.",
+        "  why: it said:",
+        "      fix: nothing",
+        "  fix: Build it again.",
+    ]
+
+
+def test_columns_stay_aligned_beside_what_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("x").result({}, Table("", ("a", "b"), [("\x1b[2J", "x"), ("plain", "y")]))
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert [row[head.index("b") :] for row in rows] == ["x", "y"]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict", "latin-1"])
 def test_any_terminal_can_show_any_name(encoding: str) -> None:
     code = """if True:

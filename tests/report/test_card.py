@@ -1,16 +1,23 @@
 """The deployment card."""
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
+from fmmt_deploy.foreign_text import one_line
+from fmmt_deploy.receipts.record import Hashed
+from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.card import card_from_facts, markdown_from_table
 from fmmt_deploy.report.facts import facts_from_bundle
 from tests.bundle.samples import make_bundle
 from tests.report.bench_sample import bench
-from tests.report.samples import evaluated, judged_bundle
+from tests.report.samples import DEVICE, TOOLS, evaluated, judged_bundle, receipt
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -85,6 +92,57 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "<script>" not in card.replace("\\<script\\>", "")
     assert "\n# head" not in card
     assert "\\[c\\](javascript:d)" in card
+
+
+HOSTILE = (
+    "\x1b[2Jevil\x9b\u202e",
+    "two\nlines | three \\| four",
+    "- a list",
+    "12. <b>bold</b> &lt; ~~gone~~ $x$",
+    "--- ![c](x) `d` *e* \\",
+    "a\n```\n# head",
+)
+"""Texts as a stranger's receipt may hold them."""
+
+
+def read(markdown: str) -> list[Token]:
+    """By another reader of Markdown."""
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+
+
+def inline_kinds(tokens: list[Token]) -> set[str]:
+    return {piece.type for token in tokens for piece in token.children or []}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_cell_says_what_was_given_and_nothing_else(text: str) -> None:
+    tokens = read(markdown_from_table(Table(("a", ">b"), [(text, "1")])))
+    cells = [token.children or [] for token in tokens if token.type == "inline"]
+    assert ["".join(piece.content for piece in cell) for cell in cells] == [
+        "a",
+        "b",
+        one_line(" ".join(text.split())),
+        "1",
+    ]
+    assert inline_kinds(tokens) == {"text"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_of_a_receipt_gets_out_of_its_place(tmp_path: Path, text: str) -> None:
+    """Wherever its words go, the card has the parts that it has with plain ones, and steers no terminal."""
+    cards = []
+    for words in ("plain", text):
+        document, name = evaluated(), f"bundle {words}".replace("/", "")
+        document["data"]["source"] = words
+        bundle = judged_bundle(tmp_path / name, evaluation_document=document, bench_document=bench(words))
+        device = {**DEVICE, "system": words, "cpu": words, "gpus": [{"name": words}]}
+        made = receipt("inspect", {}, device=device, tools={**TOOLS, "onnxruntime": words})
+        append_receipt(bundle, replace(made, inputs={words: Hashed("ef" * 32, words)}))
+        cards.append(card_from_facts(facts_from_bundle(bundle.path), DAY))
+    plain, hostile = map(read, cards)
+    assert [token.type for token in hostile] == [token.type for token in plain]
+    assert inline_kinds(hostile) <= inline_kinds(plain)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", cards[1])
 
 
 def test_a_table_in_markdown() -> None:
