@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save_model
+from onnx import TensorProto, helper, load, numpy_helper, save_model
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, SwinSizes, UnimodalSizes
 from fmmt_deploy.bundle.manifest import Manifest, SourceEntry
@@ -48,6 +48,18 @@ def make_bundle(
                 tools={"torch": "2.9"},
             )
         )
+
+
+def value_of(path: Path) -> float:
+    """Which of the samples a bundle is: its graph adds this number."""
+    return float(
+        np.unique(numpy_helper.to_array(load(Bundle.open(path).graph("unimodal")).graph.initializer[0])).item()
+    )
+
+
+def leftovers(path: Path) -> list[str]:
+    """What lies beside a bundle."""
+    return sorted(sibling.name for sibling in path.parent.iterdir() if sibling != path)
 
 
 def with_another_record(bundle: Path, out: Path) -> Path:
