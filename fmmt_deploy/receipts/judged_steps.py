@@ -12,7 +12,7 @@ from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.receipts.staleness import why_stale
 from fmmt_deploy.receipts.step import Kind, State, Step, step_from
 
-__all__ = ["judged_steps"]
+__all__ = ["judged_on", "judged_steps"]
 
 _KINDS: Mapping[str, Kind] = {"parity": "parity", "eval": "F1", "bench": "bench"}
 
@@ -24,7 +24,7 @@ def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Ite
         latest: dict[str, Receipt] = {}
         for receipt in receipts:
             if receipt.command == command and any(found == lane for found in lanes_of_receipt(bundle, receipt)):
-                before = latest.pop(on := _on(receipt), None)
+                before = latest.pop(on := judged_on(receipt), None)
                 only_scored = kind == "F1" and not receipt.verdict and before is not None and before.verdict
                 latest[on] = before if before is not None and only_scored else receipt
         if lane.engine in FLAVOURS:
@@ -68,7 +68,7 @@ def _margin(receipt: Receipt) -> str:
 _ITSELF = "against itself"
 
 
-def _on(receipt: Receipt) -> str:
+def judged_on(receipt: Receipt) -> str:
     """What was judged on, as the command line named it.
 
     A verdict on a part of the data, on other noise or against another reference is one of its own, and hides no other.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from fmmt_deploy.receipts.judged_steps import judged_on
 from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
 from fmmt_deploy.report.figures import counted, first_sentence
@@ -159,18 +160,23 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         notes.missing.append(f"Its F1 was not judged against the reference's.{scored}")
         notes.commands.append(command)
     for found in candidate.f1:
+        on = judged_on(found.receipt)
+        about = f"F1 on `{on}`" if on else "F1"
         if found.state == "stale":
-            _stale(notes, "F1", found, command)
+            _stale(notes, about, found, command)
             continue
         reference = found.document["reference"].text
         if not _is_model(reference):
-            notes.missing.append(f"F1 was judged against {reference or 'nothing'}, which is not the model itself.")
+            notes.missing.append(f"{about} was judged against {reference or 'nothing'}, which is not the model itself.")
             notes.commands.append(command)
             continue
         word = found.document["verdict"].text
         words = first_sentence(judged_mode(found.document)["equivalence"]["words"].text)
-        told = f"F1: {words}" if words else f"F1: {word}."
-        if word == "EQUIVALENT":
+        told = f"{about}: {words or f'{word}.'}"
+        if word == "EQUIVALENT" and (warnings := found.document["warnings"].texts):
+            notes.missing += [told, *(f"But {warning}." for warning in warnings)]
+            notes.commands.append(command)
+        elif word == "EQUIVALENT":
             notes.evidence.append(told)
         elif word == "DIFFERENT":
             notes.problems.append(told)

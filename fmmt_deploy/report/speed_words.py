@@ -28,6 +28,7 @@ def speed_words(facts: Facts, candidate: Candidate) -> str:
     stale = " (stale)" if facts.bench.state == "stale" else ""
     invalid = " INVALID:" if row["valid"].flag is False else ""
     faster = f", {ratio_words(row['ratio'])} as fast as {baseline}" if row["ratio"] and baseline else ""
+    faster += " (INVALID ratio)" if faster and row["ratio"]["valid"].flag is False else ""
     return f"Speed{stale}:{invalid} p90 of an utterance from files to label {ms(time)} ({contender(row)}){faster}."
 
 

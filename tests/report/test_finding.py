@@ -104,6 +104,34 @@ def test_speed_is_said_and_decides_nothing(tmp_path: Path) -> None:
     assert finding.remarks[0].startswith("Speed: INVALID: p90")
 
 
+def test_a_ratio_that_is_not_to_be_believed_is_not_said_as_if_it_were(tmp_path: Path) -> None:
+    """`fmmt bench` calls such a row INVALID, though its times are valid."""
+    document = bench()
+    for row in document["workloads"][0]["files"]["single-stream"]["rows"][1:]:
+        row["ratio"] |= {"valid": False, "reasons": ["the ratio drifted"]}
+    judged_bundle(tmp_path / "b", bench_document=document)
+    (words,) = found(tmp_path / "b").remarks
+    assert words.startswith("Speed: p90 of")
+    assert words.endswith("as fast as torch published (INVALID ratio).")
+
+
+def test_a_verdict_on_a_part_or_with_noise_says_so_on_top(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    of = settings(engine="trt", precision="fp16", data="meld", split="test", limit=24, noise="gumbel")
+    append_receipt(bundle, receipt("eval", evaluated(), settings=of))
+    (line,) = found(tmp_path / "b").evidence
+    assert line.startswith("F1 on `meld (test, first 24 dialogues, noise gumbel)`: EQUIVALENT at a margin of 0.5")
+
+
+def test_a_verdict_on_what_was_calibrated_on_is_no_yes(tmp_path: Path) -> None:
+    warning = "103 of 412 utterances were calibrated on (plm-int8): judge on another split"
+    judged_bundle(tmp_path / "b", evaluation_document=evaluated() | {"warnings": [warning]})
+    finding = found(tmp_path / "b")
+    assert finding.level == "warn"
+    assert finding.missing[-1] == f"But {warning}."
+    assert finding.commands[-1].startswith("fmmt eval")
+
+
 def test_nothing_judged_is_said_with_what_would_judge_it(tmp_path: Path) -> None:
     make_bundle(tmp_path / "my bundle", architecture=FULL)
     facts = facts_from_bundle(tmp_path / "my bundle")

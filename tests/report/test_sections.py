@@ -118,6 +118,23 @@ def test_an_invalid_benchmark_says_why_first(tmp_path: Path) -> None:
     assert "All 5 reasons" in [block.folded for block in section.blocks if isinstance(block, Table)]
 
 
+def test_a_row_whose_ratio_is_invalid_is_marked_as_the_command_marks_it(tmp_path: Path) -> None:
+    document = bench()
+    for scenario in ("single-stream", "offline"):
+        ratio = document["workloads"][0]["files"][scenario]["rows"][-1]["ratio"]
+        ratio |= {"valid": False, "reasons": ["the ratio drifted"]}
+    words = texts(speed_section(facts(tmp_path, bench_document=document)))
+    marked = [line.partition(" |")[0] for line in words.splitlines() if line.endswith("✗ INVALID")]
+    assert marked == ["trt:fp16, dialogue cached, batch 1", "trt:fp16, dialogue cached, batched"]
+
+
+def test_margins_are_rounded_as_the_verdict_s_words_round_them(tmp_path: Path) -> None:
+    document = evaluated()
+    document["modes"][0]["equivalence"] |= {"passing_margin": 0.11682, "detectable": 0.02461}
+    words = texts(decision_section(facts(tmp_path, evaluation_document=document)))
+    assert "'passes above', '±11.69', 'such data can show ±2.47'" in words
+
+
 def test_a_benchmark_made_by_the_command_is_read(tmp_path: Path) -> None:
     """The sample is what `fmmt bench --json` wrote."""
     document = json.loads((Path(benchmark_tests).parent / "bench-sample.json").read_text(encoding="utf-8"))

@@ -37,8 +37,8 @@ def contender(row: Document) -> str:
 
 
 def validity_word(document: Document) -> str:
-    """`✓ VALID` or `✗ INVALID`."""
-    valid = document["valid"].flag
+    """`✓ VALID` or `✗ INVALID`; of a row with a ratio both must be valid, as `fmmt bench` has it."""
+    valid = False if document["ratio"]["valid"].flag is False else document["valid"].flag
     return NONE if valid is None else "✓ VALID" if valid else "✗ INVALID"
 
 

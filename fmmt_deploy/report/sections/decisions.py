@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fmmt_deploy.evaluation.words import rounded_up_points
 from fmmt_deploy.report.blocks import (
     Block,
     Charts,
@@ -91,7 +92,7 @@ def _equivalence(found: Document) -> Iterator[Block]:
     if found["words"].text:
         yield Paragraph(found["words"].text)
     changed, decisions = found["changed"].count, (found["utterances"].count or 0) * (found["draws"].count or 1)
-    passing, detectable = (points(found[name].number) for name in ("passing_margin", "detectable"))
+    passing, detectable = (_margin(found[name].number) for name in ("passing_margin", "detectable"))
     interval = f"{interval_words(found['interval'])} ({confidence})"
     yield Numbers(
         (
@@ -100,7 +101,7 @@ def _equivalence(found: Document) -> Iterator[Block]:
             ("reference", points(found["reference_f1"].number), "weighted F1"),
             ("difference", signed_points(found["difference"].number), interval),
             ("decisions changed", number(changed), f"of {number(decisions)}; {number(found['ties'].number)} ties"),
-            ("passes from", f"±{passing}", f"such data can show ±{detectable}"),
+            ("passes above", passing, f"such data can show {detectable}"),
         )
     )
     rows = [row for row in (_overall(found), *(_class(one) for one in found["classes"])) if row is not None]
@@ -109,6 +110,11 @@ def _equivalence(found: Document) -> Iterator[Block]:
         chart = intervals_chart("F1 difference with interval", rows, limit, "points of F1, engine less reference")
         caption = "The margin is for the weighted F1; a class has fewer cases and a wider interval."
         yield Charts((Figure(chart, "Difference of F1.", caption),), classes_table(found))
+
+
+def _margin(share: float | None) -> str:
+    """Rounded as the verdict's words round it: up."""
+    return NONE if share is None else f"±{rounded_up_points(share)}"
 
 
 def _overall(found: Document) -> IntervalRow | None:
