@@ -13,18 +13,19 @@ from fmmt_deploy.benchmark import rates
 from fmmt_deploy.benchmark.boundaries import Boundary, Recorded, boundary_rows, recorded_dialogues
 from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.cold_start import cold_start
-from fmmt_deploy.benchmark.contenders import contenders_of, published_contender, tokens_of_dialogues
 from fmmt_deploy.benchmark.cpu_witness import CpuWitness
 from fmmt_deploy.benchmark.document import BoundaryTable, ColdStarts, FilesTable, StageTable, Workload, WorkloadReport
-from fmmt_deploy.benchmark.files import Effort, Figure, offline_figures, single_stream_figures
+from fmmt_deploy.benchmark.files import Figure, offline_figures, single_stream_figures
 from fmmt_deploy.benchmark.gpu_witness import GpuWitness, gpu_in_use
 from fmmt_deploy.benchmark.queries import queries_of
-from fmmt_deploy.benchmark.report import StageRow, rate_rows, stages_of
-from fmmt_deploy.benchmark.run import Contender, Measurement
+from fmmt_deploy.benchmark.rates import rate_rows
 from fmmt_deploy.benchmark.scenarios import ScenarioName
 from fmmt_deploy.benchmark.serving import ServerSettings, server_figures
 from fmmt_deploy.benchmark.sides import Opened, Side, offline_sides, server_sides, single_stream_sides
+from fmmt_deploy.benchmark.stages import Staged, StageRow, stage_rows, staged_pass, staged_ways
+from fmmt_deploy.benchmark.turns import Effort
 from fmmt_deploy.benchmark.validity import Watched, Witness, watched
+from fmmt_deploy.benchmark.workload import tokens_of_dialogues
 from fmmt_deploy.data.fingerprint import fingerprint
 from fmmt_deploy.types import DataSet
 
@@ -82,16 +83,16 @@ def measure_workload(opened: Opened, dataset: DataSet, plan: Plan) -> WorkloadRe
     Raises:
         FmmtError: An engine fails.
     """
-    contenders = _contenders(opened)
-    sampled = _Rates(rates.rates_for(contenders, opened.threads))
-    copied = rates.copy_rate_for(contenders)
-    _warm_up(contenders, dataset)
+    measured = [*opened.choices, *([] if opened.published is None else [opened.published])]
+    sampled, copied = _Rates(rates.rates_for(measured, opened.threads)), rates.copy_rate_for(measured)
+    staged = staged_ways(opened)
+    _warm_up(staged, dataset)
     recorded = tuple(recorded_dialogues(opened, dataset))
     device = _boundary(opened, recorded, "device", plan, sampled)
     engine = _boundary(opened, recorded, "engine", plan, sampled)
     del recorded
     files = tuple(_scenario(opened, dataset, scenario, plan, sampled) for scenario in plan.scenarios)
-    stages = _stages(opened, contenders, dataset, plan, sampled)
+    stages = _stages(opened, staged, dataset, plan, sampled)
     return WorkloadReport(_about(opened, dataset), rate_rows(sampled.samples), copied, device, engine, files, stages)
 
 
@@ -153,46 +154,22 @@ _SIDES: Mapping[ScenarioName, Callable[[Opened], list[Side]]] = {
 }
 
 
-def _stages(
-    opened: Opened, contenders: Sequence[Contender], dataset: DataSet, plan: Plan, sampled: _Rates
-) -> StageTable:
-    """One pass over all dialogues for every contender, in which whatever computes is waited for."""
-    tokens, rows = tokens_of_dialogues(opened.bundle, dataset), list[StageRow]()
+def _stages(opened: Opened, staged: Sequence[Staged], dataset: DataSet, plan: Plan, sampled: _Rates) -> StageTable:
+    """One pass over all dialogues for every way of working."""
+    rows = list[StageRow]()
     with _watched(plan, "stages", sampled) as (work, effort):
-        for contender in contenders:
+        for one in staged:
             effort.between()
-            measured = Measurement(
-                contender.engine, contender.way.name, device=contender.device, precisions=contender.precisions
-            )
-            contender.clock.stages_ms.clear()
-            contender.clock.running = True
-            for dialogue in dataset.dialogues:
-                contender.way.answer(dialogue)
-                work.look()
-            measured.stages_ms = dict(contender.clock.stages_ms)
-            rows += stages_of(measured, dataset, tokens, opened.bundle, 1, rate_rows(sampled.samples))
+            staged_pass(one, dataset, work.look)
+            rows += stage_rows(one, dataset, opened.bundle, rate_rows(sampled.samples))
     return StageTable(tuple(rows), work.validity)
 
 
-def _contenders(opened: Opened) -> list[Contender]:
-    """Every way of working that stages are timed in."""
-    contenders = []
-    if opened.published is not None:
-        engines = opened.engines[opened.published.name]
-        contenders.append(published_contender(opened.bundle, opened.published, engines))
-    for choice in opened.choices:
-        engines = opened.engines[choice.name]
-        contenders += contenders_of(opened.bundle, choice, engines, opened.batch_size, opened.threads)
-    return contenders
-
-
-def _warm_up(contenders: Sequence[Contender], dataset: DataSet) -> None:
+def _warm_up(staged: Sequence[Staged], dataset: DataSet) -> None:
     """Lets what is on a GPU meet every shape once: it may compile, or record, by shape."""
-    for contender in contenders:
-        if contender.device == "cuda":
-            contender.clock.running = False
-            for dialogue in dataset.dialogues:
-                contender.way.answer(dialogue)
+    for one in staged:
+        if one.choice.device == "cuda":
+            staged_pass(one, dataset)
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def interleaved(
     max_windows: int = MAX_WINDOWS,
     enough: Callable[[], bool] = lambda: False,
     between: Callable[[], object] = lambda: None,
+    sits_out: Callable[[str], bool] = lambda _: False,
+    failed: Callable[[str, FmmtError], object] | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[Block, ...]:
     """Lets every contender take its turn in every round; every other round they go in the opposite order.
@@ -108,13 +110,15 @@ def interleaved(
         max_windows: Of a block, at least 2; after so many it counts as unsettled.
         enough: Asked after every round whether to stop.
         between: Called before every round, to sample what else drifts.
+        sits_out: Asked before every turn of a contender whether it has none in this round.
+        failed: Told of a contender whose turn fails and leaves no block; by default that is an error.
         clock: In seconds.
 
     Returns:
-        The blocks in the order in which they were measured; in each round, one of every contender.
+        The blocks in the order in which they were measured; in each round, one of every contender that takes part.
 
     Raises:
-        FmmtError: There is no round, or less than two windows.
+        FmmtError: There is no round, or less than two windows, or a contender fails.
     """
     if rounds < 1 or max_windows < 2:
         raise FmmtError(f"Blocks need a round and two windows, found {rounds} and {max_windows}.")
@@ -124,7 +128,14 @@ def interleaved(
             break
         between()
         for name in list(contenders)[:: -1 if number % 2 else 1]:
-            blocks.append(_block(name, number, contenders[name], tolerance, max_windows, lambda: clock() - begin))
+            if sits_out(name):
+                continue
+            try:
+                blocks.append(_block(name, number, contenders[name], tolerance, max_windows, lambda: clock() - begin))
+            except FmmtError as error:
+                if failed is None:
+                    raise
+                failed(name, error)
     return tuple(blocks)
 
 

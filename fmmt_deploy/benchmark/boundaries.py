@@ -21,11 +21,11 @@ from fmmt_deploy.benchmark.blocks import Block, settling_reasons
 from fmmt_deploy.benchmark.calls import Call, Replay, moved_bytes, recorded, size_bytes
 from fmmt_deploy.benchmark.choices import Choice, rate_name
 from fmmt_deploy.benchmark.device import device_wait
-from fmmt_deploy.benchmark.files import Effort, turns
-from fmmt_deploy.benchmark.sides import Opened
+from fmmt_deploy.benchmark.queries import AllAtOnce, WithoutCache, queries_of_dialogue
+from fmmt_deploy.benchmark.sides import Opened, WayName
 from fmmt_deploy.benchmark.statistics import median_interval
+from fmmt_deploy.benchmark.turns import Effort, turns
 from fmmt_deploy.benchmark.validity import Validity, together
-from fmmt_deploy.benchmark.ways import Alone, Batched
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.bundle.products import matmul_flops, read_bytes
 from fmmt_deploy.engines.protocol import Engines
@@ -40,6 +40,9 @@ MOST_DIALOGUES, MOST_BYTES = 4, 512 * 2**20
 """Of larger workloads so many dialogues are measured here, evenly spaced, and fewer if their inputs take more."""
 
 END_TO_END = "all"
+
+_WAYS: tuple[tuple[WayName, bool], ...] = (("alone", False), ("batched", True))
+"""Whose calls are recorded, and whether a dialogue is then encoded once."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,15 @@ def recorded_dialogues(opened: Opened, dataset: DataSet) -> Iterator[Recorded]:
     graphs = graphs_of(opened.bundle.manifest.architecture)
     for choice in opened.choices:
         engines = opened.engines[choice.name]
-        for way, batch_size, cache in ((Alone, 1, False), (Batched, opened.batch_size, True)):
+        for way, cache in _WAYS:
             kept, total = list[tuple[int, tuple[Call, ...]]](), 0
             for dialogue in _evenly_spaced(dataset.dialogues):
-                calls = recorded(engines, graphs, partial(_answered, opened, way, batch_size, dialogue))
+                calls = recorded(engines, graphs, partial(_answered, opened, way, dialogue))
                 total += size_bytes(calls)
                 if kept and total > MOST_BYTES:
                     break
                 kept.append((len(dialogue.utterances), calls))
-            yield Recorded(choice, way.name, cache if opened.reads_text else None, engines, tuple(kept))
+            yield Recorded(choice, way, cache if opened.reads_text else None, engines, tuple(kept))
 
 
 def _evenly_spaced(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
@@ -133,10 +136,14 @@ def _evenly_spaced(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
     return dialogues[step // 2 :: step][:MOST_DIALOGUES]
 
 
-def _answered(
-    opened: Opened, way: type[Alone | Batched], batch_size: int, dialogue: Dialogue, engines: Engines
-) -> None:
-    way(Pipeline(opened.bundle, engines, batch_size=batch_size, threads=opened.threads)).answer(dialogue)
+def _answered(opened: Opened, way: WayName, dialogue: Dialogue, engines: Engines) -> None:
+    batch_size = opened.batch_size if way == "batched" else 1
+    pipeline = Pipeline(opened.bundle, engines, batch_size=batch_size, threads=opened.threads)
+    if way == "batched":
+        AllAtOnce(pipeline).answer(queries_of_dialogue(dialogue))
+        return
+    for query in queries_of_dialogue(dialogue):
+        WithoutCache(pipeline).answer((query,))
 
 
 def boundary_rows(

@@ -22,8 +22,9 @@ from fmmt_deploy.benchmark.blocks import Block
 from fmmt_deploy.benchmark.boundaries import Boundary, BoundaryRow
 from fmmt_deploy.benchmark.cold_start import ColdStart
 from fmmt_deploy.benchmark.files import Figure
-from fmmt_deploy.benchmark.report import RateRow, StageRow
+from fmmt_deploy.benchmark.rates import RateRow
 from fmmt_deploy.benchmark.scenarios import ScenarioName
+from fmmt_deploy.benchmark.stages import StageRow
 from fmmt_deploy.benchmark.validity import Validity, together
 
 __all__ = ["SAYS", "Bench", "BoundaryTable", "ColdStarts", "FilesTable", "StageTable", "Workload", "WorkloadReport"]

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
 
 import numpy as np
 
-from fmmt_deploy.benchmark.blocks import Block, BlockRatio, block_ratio, interleaved, pooled_ms, settling_reasons
+from fmmt_deploy.benchmark.blocks import Block, BlockRatio, block_ratio, pooled_ms, settling_reasons
 from fmmt_deploy.benchmark.queries import Query, drawn_rounds, timed
 from fmmt_deploy.benchmark.rate_search import Server
 from fmmt_deploy.benchmark.scenarios import Offline, SingleStream, offline_from_seconds, single_stream_from_samples
 from fmmt_deploy.benchmark.sides import Side
+from fmmt_deploy.benchmark.turns import Effort, turns
 from fmmt_deploy.benchmark.validity import Validity, together
 
-__all__ = ["Effort", "Figure", "offline_figures", "single_stream_figures", "turns"]
+__all__ = ["Figure", "offline_figures", "single_stream_figures"]
 
 QUERIES_A_ROUND = 8
 """Of single stream: with six rounds there are enough for a bound of p90, which takes 44."""
 
-_MOST_ROUNDS = 100_000
 _MOST_BINS = 24
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long something is measured, and who is told.
-
-    Attributes:
-        rounds: At least so many.
-        seconds: And at least so long.
-        between: Called before every round.
-        advance: Called after every turn of a side.
-        clock: In seconds.
-    """
-
-    rounds: int
-    seconds: float = 0.0
-    between: Callable[[], object] = lambda: None
-    advance: Callable[[int], object] = lambda _: None
-    clock: Callable[[], float] = perf_counter
 
 
 @dataclass(frozen=True)
@@ -88,6 +68,9 @@ def single_stream_figures(sides: Sequence[Side], queries: Sequence[Query], effor
         sides: The first is the baseline.
         queries: What is drawn from, with replacement.
         effort: How long.
+
+    Returns:
+        One a side; in haste perhaps of fewer, and without the baseline there is no ratio.
     """
     rounds = drawn_rounds(queries, QUERIES_A_ROUND)
 
@@ -118,28 +101,6 @@ def offline_figures(sides: Sequence[Side], queries: Sequence[Query], effort: Eff
     return _figures(sides, blocks, result)
 
 
-def turns(contenders: Mapping[str, Callable[[int], Sequence[float]]], effort: Effort) -> tuple[Block, ...]:
-    """Blocks of contenders in turns, for as long as asked."""
-    start, done = effort.clock(), list[int]()
-
-    def between() -> None:
-        done.append(1)
-        effort.between()
-
-    def told(answer: Callable[[int], Sequence[float]], number: int) -> Sequence[float]:
-        times = answer(number)
-        effort.advance(1)
-        return times
-
-    return interleaved(
-        {name: partial(told, answer) for name, answer in contenders.items()},
-        effort.rounds if effort.seconds <= 0 else _MOST_ROUNDS,
-        enough=lambda: len(done) >= effort.rounds and effort.clock() - start >= effort.seconds,
-        between=between,
-        clock=effort.clock,
-    )
-
-
 def _distribution(result: SingleStream | Offline | Server) -> dict[str, list[float]] | None:
     """How many latencies lie between edges, in milliseconds; of single stream alone."""
     if not isinstance(result, SingleStream):
@@ -151,11 +112,17 @@ def _distribution(result: SingleStream | Offline | Server) -> dict[str, list[flo
 def _figures(
     sides: Sequence[Side], blocks: tuple[Block, ...], result: Callable[[Sequence[Block], str], SingleStream | Offline]
 ) -> tuple[Figure, ...]:
-    figures = []
-    for side in sides:
+    figures, measured, baseline = [], {block.contender for block in blocks}, sides[0].name
+    for side in (side for side in sides if side.name in measured):
         own = tuple(block for block in blocks if block.contender == side.name)
         found = result(own, side.name)
-        ratio = None if side is sides[0] else block_ratio(blocks, sides[0].name, side.name)
+        ratio = _ratio(blocks, baseline, own) if side.name != baseline and baseline in measured else None
         reasons = (*found.reasons, *settling_reasons(blocks, side.name))
         figures.append(Figure(side.choice.name, side.way, side.cache, found, ratio, Validity(reasons), own))
     return tuple(figures)
+
+
+def _ratio(blocks: Sequence[Block], baseline: str, own: Sequence[Block]) -> BlockRatio:
+    """Over the rounds in which both took part: in haste they may have had another number of them."""
+    rounds = {block.round for block in own} & {block.round for block in blocks if block.contender == baseline}
+    return block_ratio([block for block in blocks if block.round in rounds], baseline, own[0].contender)

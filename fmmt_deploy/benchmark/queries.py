@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import Protocol
 
 from fmmt_deploy.benchmark.scenarios import drawn
-from fmmt_deploy.benchmark.ways import Published
 from fmmt_deploy.engines.protocol import Value
 from fmmt_deploy.pipeline.plan import Member
 from fmmt_deploy.pipeline.run import Pipeline
@@ -26,10 +25,11 @@ __all__ = [
     "Answering",
     "Query",
     "WithCache",
-    "WithPublished",
     "WithoutCache",
+    "dataset_of",
     "drawn_rounds",
     "queries_of",
+    "queries_of_dialogue",
     "timed",
 ]
 
@@ -65,7 +65,7 @@ class WithoutCache:
 
     def answer(self, queries: Sequence[Query]) -> None:
         """See `Answering.answer`."""
-        for prediction in self._pipeline.run(_alone_together(queries)):
+        for prediction in self._pipeline.run(dataset_of(queries)):
             _ = prediction.label
 
 
@@ -119,24 +119,19 @@ class AllAtOnce:
             _ = prediction.label
 
 
-class WithPublished:
-    """The published loop: one utterance after the other."""
-
-    def __init__(self, way: Published) -> None:
-        self._way = way
-
-    def ready(self, query: Query) -> None:
-        """See `Answering.ready`; there is nothing to make."""
-
-    def answer(self, queries: Sequence[Query]) -> None:
-        """See `Answering.answer`."""
-        for query in queries:
-            self._way.answer(replace(query.dialogue, utterances=(query.utterance,)))
-
-
 def queries_of(dataset: DataSet) -> tuple[Query, ...]:
     """One for every utterance."""
-    return tuple(Query(dialogue, utterance) for dialogue in dataset.dialogues for utterance in dialogue.utterances)
+    return tuple(query for dialogue in dataset.dialogues for query in queries_of_dialogue(dialogue))
+
+
+def queries_of_dialogue(dialogue: Dialogue) -> tuple[Query, ...]:
+    """One for every utterance, in their order."""
+    return tuple(Query(dialogue, utterance) for utterance in dialogue.utterances)
+
+
+def dataset_of(queries: Sequence[Query]) -> DataSet:
+    """A data set in which every query has a dialogue of its own, so that nothing is shared among them."""
+    return _dataset(tuple(replace(query.dialogue, utterances=(query.utterance,)) for query in queries))
 
 
 def drawn_rounds(queries: Sequence[Query], count: int, seed: int = 0) -> Callable[[int], tuple[Query, ...]]:
@@ -154,11 +149,6 @@ def timed(answering: Answering, queries: Sequence[Query], clock: Callable[[], fl
         answering.answer((query,))
         times.append(1000 * (clock() - start))
     return times
-
-
-def _alone_together(queries: Sequence[Query]) -> DataSet:
-    """A data set in which every query has a dialogue of its own, so that nothing is shared among them."""
-    return _dataset(tuple(replace(query.dialogue, utterances=(query.utterance,)) for query in queries))
 
 
 def _dataset(dialogues: tuple[Dialogue, ...]) -> DataSet:

@@ -6,17 +6,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from fmmt_deploy.benchmark.choices import Choice, published_choice
-from fmmt_deploy.benchmark.queries import AllAtOnce, Answering, WithCache, WithoutCache, WithPublished
-from fmmt_deploy.benchmark.ways import Published, StageClock, WayName
+from fmmt_deploy.benchmark.published import Published
+from fmmt_deploy.benchmark.queries import AllAtOnce, Answering, WithCache, WithoutCache
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.errors import UsageError
 from fmmt_deploy.pipeline.run import Pipeline
 
-__all__ = ["Opened", "Side", "offline_sides", "opened", "server_sides", "single_stream_sides"]
+__all__ = [
+    "DESCRIPTIONS",
+    "Opened",
+    "Side",
+    "WayName",
+    "offline_sides",
+    "opened",
+    "server_sides",
+    "single_stream_sides",
+]
+
+WayName: TypeAlias = Literal["published", "alone", "cached", "together", "batched"]
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "published": "the published loop",
+    "alone": "each utterance alone, no cache",
+    "cached": "dialogue cached, batch 1",
+    "together": "no cache, batched",
+    "batched": "dialogue cached, batched",
+}
+"""Of every `WayName`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,5 @@ def server_sides(found: Opened) -> list[Side]:
 def _published(found: Opened) -> list[Side]:
     if found.published is None:
         return []
-    engines = found.engines[found.published.name]
-    way = Published(Pipeline(found.bundle, engines, batch_size=1, threads=1), engines, StageClock())
-    return [Side(found.published, "published", False, WithPublished(way))]
+    pipeline = Pipeline(found.bundle, found.engines[found.published.name], batch_size=1, threads=1)
+    return [Side(found.published, "published", False, Published(pipeline))]

@@ -1,4 +1,4 @@
-"""What measured times say: percentiles of pooled raw samples, whether they have settled, ratios of interleaved samples.
+"""What measured times say: percentiles of raw samples, intervals of medians, ratios of interleaved samples.
 
 Speeds of a shared machine drift within minutes, so two engines are compared by the ratio of neighbouring samples of one
 run, never by numbers of two runs. Percentiles are nearest-rank (the smallest sample with at least p % of all at or
@@ -7,16 +7,16 @@ below it): always a time that was measured. Of fewer than 100 samples, p99 is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, sqrt
 from statistics import NormalDist
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmmt_deploy.errors import FmmtError, UnstableError
+from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.student import student_quantile
 
 __all__ = [
@@ -26,16 +26,11 @@ __all__ = [
     "format_ratio",
     "median_interval",
     "paired_ratio",
-    "pooled",
-    "stable",
     "summarise",
-    "throughput",
-    "warm_up",
 ]
 
 Samples: TypeAlias = Sequence[float] | NDArray[np.float64]
 DoubleArray: TypeAlias = NDArray[np.float64]
-Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ class Ratio:
 
 
 def summarise(samples_ms: Samples) -> LatencySummary:
-    """Percentiles of raw samples, in milliseconds; of several processes, pool them first.
+    """Percentiles of raw samples, in milliseconds; those of several processes belong in one list.
 
     Raises:
         FmmtError: There is no sample, or one that is not a positive number.
@@ -93,63 +88,6 @@ def summarise(samples_ms: Samples) -> LatencySummary:
         lowest_ms=float(times.min()),
         highest_ms=float(times.max()),
         spread=(p75 - p25) / p50,
-    )
-
-
-def pooled(runs: Sequence[Samples]) -> DoubleArray:
-    """The raw samples of several processes as one: percentiles of percentiles would mean nothing."""
-    return np.concatenate([np.asarray(run, np.float64) for run in runs])
-
-
-def throughput(items: int, times_ms: Samples) -> float:
-    """Items a second, for `items` done in every one of the samples.
-
-    Raises:
-        FmmtError: There is no sample, or one that is not a positive number.
-    """
-    times = _times(times_ms)
-    return float(items * len(times) / (times.sum() / 1000))
-
-
-def stable(earlier: Samples, later: Samples, tolerance: float = 0.05) -> bool:
-    """Whether the medians of two windows of samples are within `tolerance` (a share) of the smaller one.
-
-    Raises:
-        FmmtError: A window is empty, or holds a sample that is not a positive number.
-    """
-    low, high = sorted(float(np.median(_times(window))) for window in (earlier, later))
-    return high - low <= tolerance * low
-
-
-def warm_up(
-    sample: Callable[[], float], *, window: int = 5, tolerance: float = 0.05, max_windows: int = 20
-) -> tuple[float, ...]:
-    """Takes samples until two consecutive windows agree.
-
-    Args:
-        sample: Does the work once and returns its time in milliseconds.
-        window: Samples in a window.
-        tolerance: See `stable`.
-        max_windows: Gives up after so many, at least 2.
-
-    Returns:
-        All samples taken, none of which belongs into a result.
-
-    Raises:
-        UnstableError: No two consecutive windows agreed.
-        FmmtError: A sample is not a positive number.
-    """
-    samples: list[float] = []
-    for _ in range(max_windows):
-        samples += [sample() for _ in range(window)]
-        if len(samples) > window and stable(samples[-2 * window : -window], samples[-window:], tolerance):
-            return tuple(samples)
-    medians = [float(np.median(samples[i : i + window])) for i in range(0, len(samples), window)]
-    raise UnstableError(
-        f"Times never settled: medians of consecutive windows must be within {tolerance:.0%}, "
-        f"the last were {', '.join(format_ms(median) for median in medians[-3:])}.",
-        why=f"{max_windows} windows of {window} samples were taken.",
-        fix="Close what else runs on this machine, or allow longer warm-up.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Dialogues to measure with: of the shape of MELD's test set, made from a seed."""
+"""Dialogues to measure with: of the shape of MELD's test set, made from a seed; and the tokens of any."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import cv2
 import numpy as np
 
 from fmmt_deploy.architecture import Architecture, FusionSizes, PlmSizes, UnimodalSizes
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.export.samples import sample_faces
+from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.types import DataSet, Dialogue, TokenizedDialogue, Utterance
 
-__all__ = ["MELD_TOKENS", "meld_shaped"]
+__all__ = ["MELD_TOKENS", "meld_shaped", "tokens_of_dialogues"]
 
 MELD_TOKENS = {
     32: 25, 64: 40, 96: 48, 128: 30, 192: 66, 256: 46, 320: 17, 384: 6, 448: 1, 512: 1,
@@ -43,6 +46,15 @@ def meld_shaped(architecture: Architecture, folder: Path, dialogues: int, faces:
     ]
     order = tuple(u.id for dialogue in made for u in dialogue.utterances)
     return DataSet(f"MELD-shaped: {dialogues} dialogues, {faces:g} faces an utterance", tuple(made), order)
+
+
+def tokens_of_dialogues(bundle: Bundle, dataset: DataSet) -> list[int]:
+    """Tokens that are encoded for each dialogue, without padding; zeros for a model that reads none."""
+    if bundle.manifest.architecture.plm is None:
+        return [0] * len(dataset.dialogues)
+    pipeline = Pipeline(bundle, Engines("none", {}))
+    parts = (DataSet(d.id, (d,), tuple(u.id for u in d.utterances)) for d in dataset.dialogues)
+    return [sum(len(window) for group in pipeline.plan(part) for window in group.windows) for part in parts]
 
 
 def _lengths(dialogues: int) -> list[int]:

@@ -10,8 +10,8 @@ from fmmt_deploy.benchmark.document import Bench, BoundaryTable, ColdStarts, Fil
 from fmmt_deploy.benchmark.files import Figure
 from fmmt_deploy.benchmark.percentiles import Percentile
 from fmmt_deploy.benchmark.rate_search import Server
-from fmmt_deploy.benchmark.report import DESCRIPTIONS
 from fmmt_deploy.benchmark.scenarios import Offline, SingleStream
+from fmmt_deploy.benchmark.sides import DESCRIPTIONS
 from fmmt_deploy.benchmark.statistics import format_ms
 from fmmt_deploy.benchmark.validity import Validity, together
 from fmmt_deploy.cli.output import WIDTH, Table, readable_bytes

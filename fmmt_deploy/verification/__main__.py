@@ -68,7 +68,7 @@ def main(
     """Builds, checks and measures everything on this machine's GPU, and says what it could not do and why.
 
     The record is complete after every step. Ends with 4 where an engine answers wrongly, 3 without a GPU or TensorRT,
-    1 where something failed or was late, 6 where a goal is missed.
+    1 where something failed or was late, 7 where a figure that a goal is about is INVALID, 6 where a goal is missed.
     """
     shown = Output("verification")
     try:

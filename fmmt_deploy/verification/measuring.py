@@ -1,4 +1,4 @@
-"""The steps that measure: ways of working end to end, whole data sets, and stages alone.
+"""The steps that measure: from files to labels beside the published loop, as `fmmt bench` does it, and stages alone.
 
 Stages alone are engine calls one after the other: inputs come from the host, outputs stay on the device, and only the
 last call of a sample is waited for. What is real of their FLOPs is all of them: nothing is padded here.
@@ -6,7 +6,7 @@ last call of a sample is waited for. What is real of their FLOPs is all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -15,26 +15,34 @@ from time import perf_counter
 
 import numpy as np
 
-from fmmt_deploy.benchmark.contenders import contenders_of, published_contender, tokens_of_dialogues
+from fmmt_deploy.benchmark.bench import witnesses_for
 from fmmt_deploy.benchmark.device import device_wait, seconds_of_call
-from fmmt_deploy.benchmark.report import report
-from fmmt_deploy.benchmark.run import Contender, measure
+from fmmt_deploy.benchmark.document import FilesTable
+from fmmt_deploy.benchmark.files import Figure, offline_figures, single_stream_figures
+from fmmt_deploy.benchmark.queries import Query, queries_of
+from fmmt_deploy.benchmark.scenarios import Offline, SingleStream
+from fmmt_deploy.benchmark.sides import Opened, Side, offline_sides, single_stream_sides
+from fmmt_deploy.benchmark.statistics import format_ms
+from fmmt_deploy.benchmark.turns import Effort, Haste
+from fmmt_deploy.benchmark.validity import Validity, together, watched
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.products import matmul_flops
 from fmmt_deploy.engines.protocol import Array, Engines
 from fmmt_deploy.errors import FmmtError
-from fmmt_deploy.pipeline.run import Pipeline
-from fmmt_deploy.types import FACE_PIXELS, DataSet, GraphName
+from fmmt_deploy.types import FACE_PIXELS, GraphName
 from fmmt_deploy.verification.context import Context
 from fmmt_deploy.verification.outcomes import Result
+from fmmt_deploy.verification.settings import SCENARIOS, Scenario
 
-__all__ = ["end_to_end", "stages", "warm_up"]
+__all__ = ["files_to_labels", "stages", "warm_up"]
 
-SHARE_OF_ROUNDS = 0.4
-"""Contenders warm up, and rounds are begun, until this share of a step's time is over; the rest is for throughput."""
+FIGURES: Mapping[Scenario, Callable[[Sequence[Side], Sequence[Query], Effort], tuple[Figure, ...]]] = {
+    "single-stream": single_stream_figures,
+    "offline": offline_figures,
+}
 
-BATCH = 8
-"""Utterances that are fused together where dialogues are answered one after the other, as `fmmt bench` does it."""
+SHARE_OF_TIME = 0.9
+"""Of a step's time: then all turns should be over, and the rest is for one that takes longer than others."""
 
 MOST_CALLS = 20
 """Calls that are on their way at the same time, each of which keeps its outputs."""
@@ -42,119 +50,111 @@ MOST_CALLS = 20
 
 def warm_up(context: Context, name: str) -> Result:
     """Lets an engine meet the shapes to come, for half its time: what compiles does it now, by its own deadline."""
-    engines, start, settings = context.engines(name), perf_counter(), context.settings
-    half, answered, dialogues = context.seconds_left / 2, 0, settings.dialogues * len(settings.faces)
-    with TemporaryDirectory(dir=settings.folder) as scratch:
-        contenders = contenders_of(context.bundle(), context.choice(name), engines, BATCH, context.threads)
-        for faces in settings.faces:
-            dataset = meld_shaped(context.architecture, Path(scratch), settings.dialogues, faces)
-            for contender, dialogue in product(contenders, dataset.dialogues):
-                contender.clock.running = False
-                if not answered or context.seconds_left > half:
-                    contender.way.answer(dialogue)
-                    answered += 1
+    context.engines(name)
+    opened, half, start = _opened(context, (name,), {}, published=False), context.seconds_left / 2, perf_counter()
+    answered = 0
+    with TemporaryDirectory(dir=context.settings.folder) as scratch:
+        asked = [
+            (side, queries)
+            for faces, scenario in product(context.settings.faces, SCENARIOS)
+            for side, queries in product(_sides(opened, scenario), _asked(context, Path(scratch), faces, scenario))
+        ]
+        for side, queries in asked:
+            if not answered or context.seconds_left > half:
+                side.answering.answer(queries)
+                answered += 1
     seconds = perf_counter() - start
-    of_all = f"{answered} of {len(contenders) * dialogues} dialogues"
+    of_all = f"{answered} of {len(asked)} questions"
     return {"summary": f"{of_all} in {seconds:.1f} s", "seconds": seconds, "answered": answered}
 
 
-def end_to_end(context: Context, faces: int) -> Result:
-    """Latency in every way of working, beside the published loop; then throughput on many dialogues together."""
-    settings, bundle = context.settings, context.bundle()
-    names = tuple(dict.fromkeys((settings.published, *context.ready)))
-    engines, dropped = context.opened(names)
+def files_to_labels(context: Context, faces: int, scenario: Scenario) -> Result:
+    """Every engine in turns with the published loop.
+
+    One that fails is dropped and named, and so is one for which there is no time; see `Haste`.
+    """
+    settings, dropped = context.settings, dict[str, str]()
+    deadline = perf_counter() + SHARE_OF_TIME * context.seconds_left
+    opened = _opened(context, context.ready, dropped, published=True)
+    sides, figures = _sides(opened, scenario), tuple[Figure, ...]()
     with TemporaryDirectory(dir=settings.folder) as scratch:
-        dataset = meld_shaped(context.architecture, Path(scratch), settings.dialogues, faces)
-        contenders = _contenders(context, engines)
-        begun = context.seconds_left
-        measured, _ = measure(
-            contenders,
-            dataset,
-            settings.rounds,
-            {},
-            warm_up_rounds=1,
-            enough=lambda: context.seconds_left < (1 - SHARE_OF_ROUNDS) * begun,
-            dropped=lambda contender, error: dropped.update({f"{contender.engine} {contender.way.name}": error.what}),
-        )
-        rounds = len(measured[0].dialogues_ms) // len(dataset.dialogues) if measured else 0
-        tokens = tokens_of_dialogues(bundle, dataset)
-        made = report(measured, {}, dataset, tokens, bundle, rounds, context.threads) if measured else None
-        many = meld_shaped(context.architecture, Path(scratch), settings.offline_dialogues, faces, seed=1)
-        ours = {name: found for name, found in engines.items() if name in context.ready}
-        offline = _offline(context, ours, many, dropped)
-    rates = {name: round(rate, 1) for name, rate in offline.items()}
+        queries = [query for asked in _asked(context, Path(scratch), faces, scenario) for query in asked]
+        with watched(witnesses_for([side.choice for side in sides])) as work:
+            if sides:
+                haste = Haste(deadline, dropped.__setitem__)
+                figures = FIGURES[scenario](sides, queries, Effort(settings.rounds, advance=work.look, haste=haste))
+    baseline = next((side.name for side in sides[:1] if side.name not in dropped), "")
     return {
-        "summary": ", ".join(f"{name} {rate}/s" for name, rate in rates.items()) or "nothing could be measured",
+        "summary": _summary(figures, work.validity),
         "faces": faces,
-        "report": None if made is None else made.to_json(),
-        "offline_utterances_per_s": offline,
-        "offline_utterances": len(many.order),
-        "offline_batch": settings.offline_batch,
+        "utterances": len(queries),
+        "batch_size": settings.offline_batch,
+        **FilesTable(scenario, figures, baseline, work.validity).to_json(),
         "dropped": dropped,
     }
 
 
-def _contenders(context: Context, engines: dict[str, Engines]) -> list[Contender]:
-    """The published loop first, then everything else; no stage is timed, so nothing waits."""
-    settings, bundle, contenders = context.settings, context.bundle(), list[Contender]()
-    if settings.published in engines:
-        choice = context.choice(settings.published)
-        contenders.append(published_contender(bundle, choice, engines[settings.published]))
-    for name in context.ready:
-        if name in engines:
-            contenders += contenders_of(bundle, context.choice(name), engines[name], BATCH, context.threads)
-    for contender in contenders:
-        contender.clock.running, contender.clock.wait = False, None
-    return contenders
+def _opened(context: Context, names: Sequence[str], dropped: dict[str, str], *, published: bool) -> Opened:
+    """Engines that open; of the others it is kept why they don't."""
+    loop = context.choice(context.settings.published)
+    wanted = (loop.name, *names) if published else names
+    engines, refused = context.opened(tuple(dict.fromkeys(wanted)))
+    dropped.update(refused)
+    choices = tuple(context.choice(name) for name in names if name in engines)
+    baseline = loop if published and loop.name in engines else None
+    return Opened(context.bundle(), choices, engines, baseline, context.settings.offline_batch, context.threads)
 
 
-def _offline(
-    context: Context, engines: dict[str, Engines], dataset: DataSet, dropped: dict[str, str]
-) -> dict[str, float]:
-    """Utterances a second of `fmmt run`'s way of working, the second time and after, while there is time."""
-    found = {}
-    for name, opened in engines.items():
-        pipeline = Pipeline(
-            context.bundle(), opened, batch_size=context.settings.offline_batch, threads=context.threads
-        )
-        try:
-            first = _seconds(pipeline, dataset)
-            if context.seconds_left < first:
-                dropped[f"{name} offline"] = "there was no time left"
-                continue
-            seconds = [_seconds(pipeline, dataset)]
-            while len(seconds) < 3 and context.seconds_left > 4 * seconds[0] * len(engines):
-                seconds.append(_seconds(pipeline, dataset))
-        except FmmtError as error:
-            dropped[f"{name} offline"] = error.what
-            continue
-        found[name] = len(dataset.order) / median(seconds)
-    return found
+def _sides(opened: Opened, scenario: Scenario) -> list[Side]:
+    """The published loop first; at once, engines work as `fmmt run` does."""
+    if scenario == "single-stream":
+        return single_stream_sides(opened)
+    return [side for side in offline_sides(opened) if side.way != "together"]
 
 
-def _seconds(pipeline: Pipeline, dataset: DataSet) -> float:
-    start = perf_counter()
-    for _ in pipeline.run(dataset):
-        pass
-    return perf_counter() - start
+def _asked(context: Context, folder: Path, faces: int, scenario: Scenario) -> list[tuple[Query, ...]]:
+    """What is asked together: single utterances, or those of many dialogues."""
+    settings, alone = context.settings, scenario == "single-stream"
+    dialogues = settings.dialogues if alone else settings.offline_dialogues
+    queries = queries_of(meld_shaped(context.architecture, folder, dialogues, faces, seed=0 if alone else 1))
+    return [(query,) for query in queries] if alone else [queries]
+
+
+def _summary(figures: Sequence[Figure], table: Validity) -> str:
+    """How many figures are valid, and the most telling of every engine."""
+    valid = sum(together((table, figure.validity)).valid for figure in figures)
+    told = [f"{figure.engine} {_told(figure)}" for figure in figures if figure.way in ("alone", "batched")]
+    return "; ".join([f"{valid} of {len(figures)} figures VALID", *told]) if figures else "nothing could be measured"
+
+
+def _told(figure: Figure) -> str:
+    ratio = "" if figure.ratio is None else f", {figure.ratio.median:.1f}×"
+    if isinstance(figure.result, SingleStream):
+        return f"{format_ms(figure.result.latency.p50_ms)}{ratio}"
+    assert isinstance(figure.result, Offline)
+    return f"{median(figure.result.rates):.1f}/s{ratio}"
 
 
 def stages(context: Context) -> Result:
-    """`plm` and `swin` alone, in batches: time, FLOP/s."""
+    """`plm` and `swin` alone, in batches: time, FLOP/s; and what disturbed that."""
     engines, dropped = context.opened(context.ready)
     wait, rng = device_wait(), np.random.default_rng(0)
     vocabulary = context.architecture.plm
     assert vocabulary is not None
     rows: list[dict[str, object]] = []
-    for dialogues, tokens in context.settings.text_batches:
-        ids = rng.integers(5, vocabulary.vocab_size, (dialogues, tokens))
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        sizes = {"dialogues": dialogues, "tokens": tokens}
-        rows += _rows(context, engines, "plm", inputs, sizes, wait, dropped)
-    for faces in context.settings.face_batches:
-        pixels = rng.integers(0, 256, (faces, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
-        rows += _rows(context, engines, "swin", {"faces": pixels}, {"faces": faces}, wait, dropped)
-    return {"summary": f"{len(rows)} measured", "rows": rows, "dropped": dropped}
+    with watched(witnesses_for([context.choice(name) for name in engines])) as work:
+        for dialogues, tokens in context.settings.text_batches:
+            ids = rng.integers(5, vocabulary.vocab_size, (dialogues, tokens))
+            inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            sizes = {"dialogues": dialogues, "tokens": tokens}
+            rows += _rows(context, engines, "plm", inputs, sizes, wait, dropped)
+            work.look()
+        for faces in context.settings.face_batches:
+            pixels = rng.integers(0, 256, (faces, FACE_PIXELS, FACE_PIXELS, 3), np.uint8)
+            rows += _rows(context, engines, "swin", {"faces": pixels}, {"faces": faces}, wait, dropped)
+            work.look()
+    summary = f"{len(rows)} measured, {work.validity.word}"
+    return {"summary": summary, "validity": work.validity.to_json(), "rows": rows, "dropped": dropped}
 
 
 def _rows(

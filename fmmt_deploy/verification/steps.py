@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 from fmmt_deploy.benchmark.choices import Choice, choice_from_option
 from fmmt_deploy.bundle.manifest import Precision
@@ -11,15 +12,15 @@ from fmmt_deploy.engines.tensorrt.flavour import FlavourName
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.verification import measuring, preparing
 from fmmt_deploy.verification.outcomes import Step
-from fmmt_deploy.verification.settings import Settings
+from fmmt_deploy.verification.settings import SCENARIOS, Settings, files_step
 
 __all__ = ["engine_names", "steps_of"]
 
 MEASURING_SECONDS = 200.0
-"""What is left to stages and end-to-end times by whatever comes before and could be done without."""
+"""What is left to stages and times from files to labels by whatever comes before and could be done without."""
 
-END_TO_END_SECONDS = 80.0
-"""What one mean number of faces needs, and the others leave to it."""
+FILES_SECONDS = 40.0
+"""What one scenario with one mean number of faces needs at least, and the others leave to it."""
 
 
 def steps_of(settings: Settings) -> tuple[Step, ...]:
@@ -31,7 +32,7 @@ def steps_of(settings: Settings) -> tuple[Step, ...]:
         Step("reference", 60, preparing.compare_reference, needs=("model",)),
         *_engines(settings),
         Step("stages", 45, measuring.stages, needs=("model",)),
-        *_end_to_end(settings),
+        *_files_to_labels(settings),
     )
 
 
@@ -42,11 +43,12 @@ def engine_names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _end_to_end(settings: Settings) -> Iterator[Step]:
-    for number, faces in enumerate(settings.faces, 1):
-        leaves = END_TO_END_SECONDS * (len(settings.faces) - number)
-        measured = partial(measuring.end_to_end, faces=faces)
-        yield Step(f"{faces} faces", 120, measured, needs=("model",), leaves=leaves)
+def _files_to_labels(settings: Settings) -> Iterator[Step]:
+    tables = list(product(settings.faces, SCENARIOS))
+    for number, (faces, scenario) in enumerate(tables, 1):
+        measured = partial(measuring.files_to_labels, faces=faces, scenario=scenario)
+        leaves = FILES_SECONDS * (len(tables) - number)
+        yield Step(files_step(faces, scenario), 120, measured, needs=("model",), leaves=leaves)
 
 
 def _engines(settings: Settings) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from fmmt_deploy.errors import EnvironmentProblem, FmmtError, ParityError, SlowerError
+from fmmt_deploy.errors import EnvironmentProblem, FmmtError, ParityError, SlowerError, UnstableError
 from fmmt_deploy.pipeline.answers import write_text
 from fmmt_deploy.verification.goals import goals_of
 from fmmt_deploy.verification.outcomes import Outcome, Step
@@ -19,7 +19,7 @@ from fmmt_deploy.verification.worker import Runner
 
 __all__ = ["SCHEMA", "document_of", "exit_code_of", "ready_engines", "verify"]
 
-SCHEMA = "fmmt.verification/1"
+SCHEMA = "fmmt.verification/2"
 
 _LEAST_SECONDS = 2.0
 
@@ -67,7 +67,8 @@ def exit_code_of(settings: Settings, outcomes: Sequence[Outcome]) -> int:
     """What a verification ends with: an engine that answers wrongly weighs more than a GPU that is missing.
 
     4 where an engine fails parity or consistency; 3 where nothing could be measured because this machine lacks a GPU or
-    every TensorRT; 1 where something else failed or was late, or a goal was not measured; 6 where one is missed; or 0.
+    every TensorRT; 1 where something else failed or was late, or a goal was not measured; 7 where a goal's figure is
+    INVALID, which says neither that it is met nor that it is missed; 6 where one is missed; or 0.
     """
     codes = {outcome.exit_code for outcome in outcomes if outcome.state in ("failed", "late")}
     goals = goals_of(settings, outcomes)
@@ -78,6 +79,8 @@ def exit_code_of(settings: Settings, outcomes: Sequence[Outcome]) -> int:
         return EnvironmentProblem.exit_code
     if codes or "not measured" in verdicts:
         return FmmtError.exit_code
+    if "INVALID" in verdicts:
+        return UnstableError.exit_code
     return SlowerError.exit_code if "missed" in verdicts else 0
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 
 from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.queries import Query
-from fmmt_deploy.benchmark.sides import Side
-from fmmt_deploy.benchmark.ways import WayName
+from fmmt_deploy.benchmark.sides import Side, WayName
 from tests.benchmark.fake_clock import FakeClock
 
 

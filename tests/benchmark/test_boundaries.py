@@ -9,8 +9,8 @@ import pytest
 from fmmt_deploy.benchmark import boundaries, calls
 from fmmt_deploy.benchmark.boundaries import boundary_rows, recorded_dialogues
 from fmmt_deploy.benchmark.choices import choice_from_option
-from fmmt_deploy.benchmark.files import Effort
 from fmmt_deploy.benchmark.sides import Opened
+from fmmt_deploy.benchmark.turns import Effort
 from fmmt_deploy.benchmark.validity import Validity
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle

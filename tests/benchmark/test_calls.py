@@ -10,7 +10,7 @@ import pytest
 
 from fmmt_deploy.benchmark import calls
 from fmmt_deploy.benchmark.calls import Call, Replay, recorded, size_bytes
-from fmmt_deploy.benchmark.ways import Alone, Batched
+from fmmt_deploy.benchmark.queries import AllAtOnce, WithoutCache, queries_of_dialogue
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.manifest import graphs_of
 from fmmt_deploy.bundle.store import Bundle
@@ -24,6 +24,7 @@ from tests.benchmark.fake_clock import FakeClock
 from tests.engines.tensorrt.simulated import simulated_engines
 
 Bundles = Callable[[str], Bundle]
+Way = type[WithoutCache | AllAtOnce]
 
 
 @pytest.fixture
@@ -32,11 +33,13 @@ def dialogue(tmp_path: Path) -> Dialogue:
     return made
 
 
-def answered(bundle: Bundle, way: type[Alone | Batched], dialogue: Dialogue, engines: Engines) -> list[float]:
-    return way(Pipeline(bundle, engines, batch_size=4)).answer(dialogue)
+def answered(bundle: Bundle, way: Way, dialogue: Dialogue, engines: Engines) -> None:
+    answering, queries = way(Pipeline(bundle, engines, batch_size=4)), queries_of_dialogue(dialogue)
+    for asked in [queries] if way is AllAtOnce else [(query,) for query in queries]:
+        answering.answer(asked)
 
 
-def calls_of(bundle: Bundle, way: type[Alone | Batched], dialogue: Dialogue, engines: Engines) -> tuple[Call, ...]:
+def calls_of(bundle: Bundle, way: Way, dialogue: Dialogue, engines: Engines) -> tuple[Call, ...]:
     graphs = graphs_of(bundle.manifest.architecture)
     return recorded(engines, graphs, partial(answered, bundle, way, dialogue))
 
@@ -44,7 +47,7 @@ def calls_of(bundle: Bundle, way: type[Alone | Batched], dialogue: Dialogue, eng
 def test_one_at_a_time_encodes_again_for_every_utterance(tiny_bundle: Bundles, dialogue: Dialogue) -> None:
     bundle, count = tiny_bundle("roberta"), len(dialogue.utterances)
     with open_engines(bundle, "ort", threads=1) as engines:
-        alone, batched = (calls_of(bundle, way, dialogue, engines) for way in (Alone, Batched))
+        alone, batched = (calls_of(bundle, way, dialogue, engines) for way in (WithoutCache, AllAtOnce))
     counts = [[sum(c.graph == g for c in calls) for g in ("plm", "swin", "fusion")] for calls in (alone, batched)]
     assert counts == [[count, count, count], [1, -(-count // 4), -(-count // 4)]]
     assert size_bytes(batched) < size_bytes(alone)
@@ -55,7 +58,7 @@ def test_one_at_a_time_encodes_again_for_every_utterance(tiny_bundle: Bundles, d
 def test_what_one_graph_hands_to_another_is_linked(tiny_bundle: Bundles, dialogue: Dialogue) -> None:
     bundle = tiny_bundle("roberta")
     with open_engines(bundle, "ort", threads=1) as engines:
-        calls = calls_of(bundle, Batched, dialogue, engines)
+        calls = calls_of(bundle, AllAtOnce, dialogue, engines)
     for call in calls:
         if call.graph != "fusion":
             assert not call.links
@@ -65,14 +68,14 @@ def test_what_one_graph_hands_to_another_is_linked(tiny_bundle: Bundles, dialogu
 
 
 @pytest.mark.parametrize("on_device", [False, True])
-@pytest.mark.parametrize("way", [Alone, Batched])
+@pytest.mark.parametrize("way", [WithoutCache, AllAtOnce])
 @pytest.mark.parametrize("model", ["roberta", "unimodal"])
 def test_calls_are_made_again(
     tiny_bundle: Bundles,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     model: str,
-    way: type[Alone | Batched],
+    way: Way,
     on_device: bool,
 ) -> None:
     """On a simulated GPU: the same calls, with the same inputs; and with those on the device, nothing goes up."""
@@ -144,7 +147,7 @@ class Taking:
 def test_a_graph_alone_needs_no_other(tiny_bundle: Bundles, dialogue: Dialogue) -> None:
     bundle = tiny_bundle("roberta")
     with open_engines(bundle, "ort", threads=1) as engines:
-        calls = calls_of(bundle, Batched, dialogue, engines)
+        calls = calls_of(bundle, AllAtOnce, dialogue, engines)
         fusion = Engines("ort", {"fusion": engines["fusion"]})
         assert Replay(fusion, calls, lambda: None, on_device=False).graph_ms("fusion") > 0
 
@@ -153,7 +156,7 @@ def test_with_copies_answers_come_to_the_host(tiny_bundle: Bundles, dialogue: Di
     bundle = tiny_bundle("roberta")
     downloads = list[int]()
     with simulated_engines(bundle) as engines:
-        calls = calls_of(bundle, Batched, dialogue, engines)
+        calls = calls_of(bundle, AllAtOnce, dialogue, engines)
         plm = engines["plm"]
         assert isinstance(plm, TensorRTEngine)
         device = plm._session.device

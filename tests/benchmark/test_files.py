@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmmt_deploy.benchmark.files import Effort, Figure, offline_figures, single_stream_figures
+from fmmt_deploy.benchmark.files import Figure, offline_figures, single_stream_figures
 from fmmt_deploy.benchmark.queries import Query, queries_of
 from fmmt_deploy.benchmark.scenarios import Offline, SingleStream
+from fmmt_deploy.benchmark.turns import Effort, Haste
 from fmmt_deploy.benchmark.validity import Validity
 from fmmt_deploy.benchmark.workload import meld_shaped
+from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.reference.presets import PRESETS
 from tests.benchmark.fake_clock import FakeClock
 from tests.benchmark.sides import side
@@ -95,3 +97,35 @@ def test_a_row_is_invalid_where_its_table_is(queries: tuple[Query, ...]) -> None
     edges, counts = np.array(distribution["edges_ms"]), np.array(distribution["counts"])
     assert counts.sum() == 96
     assert edges[0] <= 50 <= edges[-1]
+
+
+def test_in_haste_a_ratio_is_over_the_rounds_of_both(queries: tuple[Query, ...]) -> None:
+    """The last one has time for its first turn only: a figure that is there, and INVALID; the others lose nothing."""
+    clock, dropped = FakeClock(), dict[str, str]()
+    sides = [side(clock, "slow", 0.03), side(clock, "fast", 0.01), side(clock, "last", 0.02)]
+    haste = Haste(16 * (6 * 0.03 + 6 * 0.01 + 2 * 0.02), dropped.__setitem__)  # a turn is of 16 queries
+    figures = single_stream_figures(sides, queries, Effort(6, clock=clock, haste=haste))
+    slow, fast, last = figures
+    assert dropped == {}
+    assert slow.validity.valid
+    assert fast.validity.valid
+    assert fast.ratio is not None
+    assert (fast.ratio.blocks, fast.ratio.reasons) == (6, ())
+    assert last.ratio is not None
+    assert last.ratio.median == pytest.approx(1.5)
+    assert last.ratio.reasons == ("an interval needs at least 6 rounds of both, there are 1",)
+    assert not last.validity.valid
+
+
+def test_in_haste_a_baseline_may_fail(queries: tuple[Query, ...]) -> None:
+    def fail() -> float:
+        raise FmmtError("out of memory")
+
+    clock, dropped = FakeClock(), dict[str, str]()
+    sides = [side(clock, "broken", fail, "published"), side(clock, "a", 0.01)]
+    effort = Effort(6, clock=clock, haste=Haste(100, dropped.__setitem__))
+    (figure,) = offline_figures(sides, queries, effort)
+    assert dropped == {"broken published": "out of memory"}
+    assert (figure.engine, figure.ratio, figure.validity.valid) == ("a", None, True)
+    with pytest.raises(FmmtError, match="out of memory"):
+        offline_figures(sides, queries, Effort(6, clock=clock))

@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fmmt_deploy.benchmark.published import Published
 from fmmt_deploy.benchmark.queries import (
     AllAtOnce,
     Answering,
     Query,
     WithCache,
     WithoutCache,
-    WithPublished,
     drawn_rounds,
     queries_of,
     timed,
 )
-from fmmt_deploy.benchmark.ways import Published, StageClock
 from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.engines.load import open_engines
@@ -25,8 +24,8 @@ from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.pipeline.run import Pipeline
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import DataSet
+from tests.benchmark.counting import CountingEngine
 from tests.benchmark.fake_clock import FakeClock
-from tests.benchmark.test_run import CountingEngine
 
 Bundles = Callable[[str], Bundle]
 
@@ -111,8 +110,7 @@ def test_all_at_once_is_what_run_does(counted: Counted, dataset: DataSet) -> Non
 
 
 def test_the_published_loop_answers_one_after_the_other(counted: Counted, dataset: DataSet) -> None:
-    way = Published(counted.pipeline(1), counted.engines, StageClock())
-    WithPublished(way).answer(queries_of(dataset)[:2])
+    Published(counted.pipeline(1)).answer(queries_of(dataset)[:2])
     assert counted.counting["plm"].shapes == [(1, 512)] * 2
     assert counted.shapes("fusion") == [1, 1]
 

@@ -1,7 +1,6 @@
-"""Statistics of times: percentiles against NumPy's and by hand, stability and ratios on made-up drifts."""
+"""Statistics of times: percentiles against NumPy's and by hand, and ratios on made-up drifts."""
 
 import json
-from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -14,20 +13,11 @@ from fmmt_deploy.benchmark.statistics import (
     format_ms,
     format_ratio,
     paired_ratio,
-    pooled,
-    stable,
     summarise,
-    throughput,
-    warm_up,
 )
-from fmmt_deploy.errors import FmmtError, UnstableError
+from fmmt_deploy.errors import FmmtError
 
 TIMES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=250)
-
-
-def replayed(times: Iterable[float]) -> Callable[[], float]:
-    remaining = iter(times)
-    return lambda: next(remaining)
 
 
 @given(times=TIMES)
@@ -48,59 +38,12 @@ def test_percentiles_by_hand() -> None:
     assert json.loads(json.dumps(summary.to_json()))["p99_ms"] == 198
 
 
-def test_samples_are_pooled_before_percentiles() -> None:
-    """One slow process of three: the p90 of all is slow, the median of the three p90s is not."""
-    runs = [[1.0] * 10, [1.0] * 10, [9.0] * 10]
-    assert summarise(pooled(runs)).p90_ms == 9.0
-    assert summarise(pooled(runs)).samples == 30
-
-
 @pytest.mark.parametrize("times", [[], [1.0, 0.0], [1.0, -2.0], [float("nan")], [float("inf")]])
 def test_what_is_no_time_is_refused(times: list[float]) -> None:
     with pytest.raises(FmmtError, match="positive numbers"):
         summarise(times)
     with pytest.raises(FmmtError, match="positive numbers"):
-        stable([1.0], times)
-    with pytest.raises(FmmtError, match="positive numbers"):
         paired_ratio(times, times)
-
-
-def test_throughput_counts_all_time() -> None:
-    """8 items in each of 1 s and 3 s are 16 items in 4 s; the mean of the two rates would be 5.3."""
-    assert throughput(8, [1000.0, 3000.0]) == pytest.approx(4.0)
-
-
-@pytest.mark.parametrize(
-    ("later", "agree"), [([10.0, 10.4, 99.0], True), ([10.6] * 3, False), ([9.6] * 3, True), ([9.4] * 3, False)]
-)
-def test_windows_agree_by_their_medians(later: list[float], agree: bool) -> None:
-    earlier = [10.0, 10.0, 10.0]
-    assert stable(earlier, later) is agree
-    assert stable(later, earlier) is agree
-
-
-def test_warm_up_ends_with_the_first_two_windows_that_agree() -> None:
-    """Windows of 3 with medians 50, 20, 10.1, 10: the last two agree."""
-    times = [50.0, 60, 40, 20, 20, 20, 10, 10.1, 10.2, 10, 10, 10]
-    assert warm_up(replayed([*times, 1.0]), window=3) == tuple(times)
-
-
-def test_a_warm_machine_needs_two_windows() -> None:
-    assert warm_up(replayed([1.0] * 99), window=4) == (1.0,) * 8
-
-
-def test_warm_up_gives_up_on_times_that_never_settle() -> None:
-    calls = []
-
-    def sample() -> float:
-        calls.append(1)
-        return 1.1 ** len(calls)
-
-    with pytest.raises(UnstableError, match=r"within 5%, the last were .* ms, .* ms, .* ms") as caught:
-        warm_up(sample, window=2, max_windows=6)
-    assert len(calls) == 12
-    assert caught.value.exit_code == 7
-    assert caught.value.why == "6 windows of 2 samples were taken."
 
 
 def test_the_ratio_holds_on_a_machine_that_drifts() -> None:

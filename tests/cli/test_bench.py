@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fmmt_deploy.benchmark import bench, calls, rates, ways
+from fmmt_deploy.benchmark import bench, calls, rates, stages
 from fmmt_deploy.benchmark.cold_start import ColdStart, Start
 from fmmt_deploy.benchmark.samples import read_samples
 from fmmt_deploy.benchmark.validity import Seen
@@ -49,7 +49,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    for module in (bench, calls, ways):
+    for module in (bench, calls, stages):
         monkeypatch.setattr(module, "perf_counter", made.clock)
     monkeypatch.setattr(benching, "witnesses_for", lambda _: (made,))
     monkeypatch.setattr(rates, "rates_for", lambda *_: {"cpu fp32": lambda: 0.2})

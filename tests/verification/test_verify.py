@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fmmt_deploy.verification.context import Context
-from fmmt_deploy.verification.goals import goals_of
+from fmmt_deploy.verification.goals import Goal, goals_of
 from fmmt_deploy.verification.outcomes import Outcome, Result, State, Step
 from fmmt_deploy.verification.settings import Settings, settings_for
 from fmmt_deploy.verification.steps import engine_names, steps_of
@@ -16,6 +16,7 @@ from fmmt_deploy.verification.tables import tables_of
 from fmmt_deploy.verification.verify import document_of, exit_code_of, ready_engines, verify
 
 FULL = settings_for("full", 480, Path("nowhere"))
+FILES = [f"{faces} faces, {scenario}" for faces in (10, 50) for scenario in ("single-stream", "offline")]
 
 
 def _nothing(_: Context) -> Result:
@@ -60,7 +61,7 @@ def test_the_record_is_whole_after_every_step(tmp_path: Path) -> None:
 
     steps = tuple(Step(name, 60, _nothing) for name in "abc")
     settings, outcomes = verified(tmp_path, Reading({"b": "failed"}), steps)
-    assert seen == [(0, "fmmt.verification/1"), (1, "fmmt.verification/1"), (2, "fmmt.verification/1")]
+    assert seen == [(0, "fmmt.verification/2"), (1, "fmmt.verification/2"), (2, "fmmt.verification/2")]
     assert [step["state"] for step in json.loads(record.read_text())["steps"]] == ["done", "failed", "done"]
     assert document_of(settings, outcomes)["exit_code"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
@@ -118,8 +119,8 @@ def test_every_deadline_fits_into_the_time_there_is(tmp_path: Path) -> None:
 def test_measuring_has_its_time_when_all_goes_well(tmp_path: Path) -> None:
     script = Script({}, seconds=9)
     verified(tmp_path, script, steps_of(FULL))
-    assert min(script.ran[name][0] for name in ("10 faces", "50 faces", "stages")) >= 45
-    assert set(script.ran["10 faces"][1]) == set(engine_names(FULL))
+    assert min(script.ran[name][0] for name in (*FILES, "stages")) >= 45
+    assert set(script.ran["10 faces, offline"][1]) == set(engine_names(FULL))
 
 
 def test_engines_that_compile_when_they_run_meet_their_shapes_before_they_are_measured() -> None:
@@ -138,7 +139,7 @@ def test_only_engines_that_answer_right_are_measured(tmp_path: Path) -> None:
         {"consistency trt:fp16": "failed", "parity ort-cuda": "unable", "warm up torch-compiled:fp16": "late"}
     )
     verified(tmp_path, script, steps_of(FULL), seconds=4800)
-    ready = set(script.ran["10 faces"][1])
+    ready = set(script.ran["10 faces, single-stream"][1])
     assert set(engine_names(FULL)) - ready == {"trt:fp16", "ort-cuda", "torch-compiled:fp16"}
 
 
@@ -152,13 +153,41 @@ def test_steps_name_each_other_rightly() -> None:
     assert {"trt:fp16", "trt-rtx", "trt-rtx:int8", "torch-cuda:fp16", "ort-cuda"} <= set(engine_names(FULL))
 
 
-def way(engine: str, name: str, p50: float, per_second: float) -> dict[str, Any]:
-    return {"engine": engine, "way": name, "latency": {"p50_ms": p50}, "per_second": per_second}
+LOOP = "torch-cuda:fp16 published"
+QUIET = {"valid": True, "reasons": [], "unseen": [], "facts": {}}
 
 
-def measured(trt_rate: float, trt_p50: float) -> list[Outcome]:
-    ways = [way("torch-cuda:fp16", "published", 50.0, 20.0), way("trt:fp16", "alone", trt_p50, 100.0)]
-    faces = {"report": {"ways": ways}, "offline_utterances_per_s": {"trt:fp16": trt_rate, "torch-cuda:fp16": 9999.0}}
+def row(engine: str, way: str, times: float | None, reasons: tuple[str, ...] = (), **figures: Any) -> dict[str, Any]:
+    """As `Figure.to_json` has it, with what is read here."""
+    ratio = None if times is None else {"median": times, "low": times - 0.5, "high": times + 0.5, "reasons": []}
+    return {"engine": engine, "way": way, "ratio": ratio, "reasons": list(reasons), **figures}
+
+
+def single(engine: str, way: str, p50_ms: float, times: float | None, *reasons: str) -> dict[str, Any]:
+    return row(engine, way, times, reasons, latency={"p50_ms": p50_ms})
+
+
+def offline(engine: str, way: str, rate: float, times: float | None, *reasons: str) -> dict[str, Any]:
+    return row(engine, way, times, reasons, per_second={"median": rate})
+
+
+def table(*rows: dict[str, Any], baseline: str = LOOP) -> dict[str, Any]:
+    return {"baseline": baseline, "validity": QUIET, "rows": list(rows), "dropped": {}}
+
+
+def measured(throughput: float, latency: float) -> list[Outcome]:
+    """What there is to judge, with how many times as fast as the published loop `trt:fp16` is."""
+    singles = table(
+        single("torch-cuda:fp16", "published", 50.0, None),
+        single("trt:fp16", "alone", 12.5, latency),
+        single("trt:fp16", "cached", 6.0, 99.0),
+        single("torch-cuda:fp16", "alone", 1.0, 99.0),
+    )
+    at_once = table(
+        offline("torch-cuda:fp16", "published", 20.0, None),
+        offline("trt:fp16", "batched", 400.0, throughput),
+        offline("torch-cuda:fp16", "batched", 9999.0, 499.0),
+    )
     rows = [
         {"engine": "trt:fp16", "graph": "plm", "precision": "fp16", "dialogues": 1, "tflops": 790.0},
         {"engine": "trt:fp16", "graph": "plm", "precision": "fp16", "dialogues": 8, "tflops": 400.0},
@@ -167,27 +196,66 @@ def measured(trt_rate: float, trt_p50: float) -> list[Outcome]:
     ]
     return [
         Outcome("rates", "done", result={"matrix_tflops": {"fp16": 800.0, "fp32": 50.0}}),
-        Outcome("10 faces", "done", result=faces),
-        Outcome("stages", "done", result={"rows": rows}),
+        Outcome("10 faces, single-stream", "done", result=singles),
+        Outcome("10 faces, offline", "done", result=at_once),
+        Outcome("stages", "done", result={"validity": QUIET, "rows": rows, "dropped": {}}),
     ]
 
 
+def rows_of(outcomes: list[Outcome], name: str) -> list[dict[str, Any]]:
+    rows: Any = next(outcome.result["rows"] for outcome in outcomes if outcome.name == name)
+    assert isinstance(rows, list)
+    return rows
+
+
+def by_name(goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+    """Throughput and latency at 10 faces, text and faces."""
+    found = {goal.what: goal for goal in goals}
+    ratios = tuple(found[f"{what} at 10 faces, × the published loop"] for what in ("throughput", "latency"))
+    return (*ratios, *(found[f"{what} batches, share of the matrix rate"] for what in ("text", "face")))
+
+
 def test_goals_are_counted_by_hand() -> None:
-    goals = {goal.what: goal for goal in goals_of(FULL, measured(trt_rate=400.0, trt_p50=12.5))}
-    throughput, latency = (goals[f"{what} at 10 faces, × the published loop"] for what in ("throughput", "latency"))
+    goals = goals_of(FULL, measured(throughput=20.0, latency=4.0))
+    throughput, latency, text, face = by_name(goals)
     assert (throughput.found, throughput.verdict, throughput.engine) == (20.0, "met", "trt:fp16")
     assert (latency.found, latency.verdict) == (4.0, "missed")
-    assert goals["throughput at 50 faces, × the published loop"].verdict == "not measured"
-    text, face = (goals[f"{what} batches, share of the matrix rate"] for what in ("text", "face"))
+    assert {goal.verdict for goal in goals if "50 faces" in goal.what} == {"not measured"}
     assert (text.found, text.engine, text.verdict) == (pytest.approx(0.6), "trt-rtx:fp16", "met")  # no batch of one
     assert (face.found, face.verdict) == (pytest.approx(0.1), "missed")
 
 
-def test_without_the_published_loop_there_is_no_ratio() -> None:
-    outcomes = measured(400.0, 12.5)
-    report: Any = outcomes[1].result["report"]
-    report["ways"].pop(0)
+@pytest.mark.parametrize("baseline", ["trt:fp16 alone", ""])
+def test_without_the_published_loop_there_is_no_ratio(baseline: str) -> None:
+    outcomes = measured(20.0, 4.0)
+    for outcome in outcomes[1:3]:
+        found: Any = outcome.result
+        found["baseline"] = baseline
     assert {g.verdict for g in goals_of(FULL, outcomes) if "published" in g.what} == {"not measured"}
+
+
+def test_a_figure_that_is_invalid_meets_and_misses_nothing() -> None:
+    """Whether its own samples say so, or those of its ratio, or the stages were disturbed."""
+    outcomes = measured(20.0, 4.0)
+    rows_of(outcomes, "10 faces, offline")[1]["ratio"]["reasons"].append("the ratio drifted by 30%")
+    rows_of(outcomes, "10 faces, single-stream")[1]["reasons"].append("Others took 50%.")
+    disturbed: Any = outcomes[3].result
+    disturbed["validity"] = {"valid": False, "reasons": ["The GPU's clock fell."], "unseen": [], "facts": {}}
+    goals = by_name(goals_of(FULL, outcomes))
+    assert [goal.verdict for goal in goals] == ["INVALID"] * 4
+    assert [goal.reasons for goal in goals[:3]] == [
+        ("the ratio drifted by 30%",),
+        ("Others took 50%.",),
+        ("The GPU's clock fell.",),
+    ]
+    assert goals[0].found == 20.0
+
+
+def test_a_valid_figure_comes_before_a_better_one_that_is_not() -> None:
+    outcomes = measured(20.0, 4.0)
+    rows_of(outcomes, "10 faces, offline").append(offline("trt-rtx:fp16", "batched", 900.0, 45.0, "never settled"))
+    throughput, *_ = by_name(goals_of(FULL, outcomes))
+    assert (throughput.engine, throughput.found, throughput.verdict) == ("trt:fp16", 20.0, "met")
 
 
 @pytest.mark.parametrize(
@@ -201,30 +269,47 @@ def test_without_the_published_loop_there_is_no_ratio() -> None:
         (lambda _: [Outcome("rates", "unable", exit_code=3), Outcome("model", "late", exit_code=1)], 3),
         (lambda _: [], 1),  # nothing was shown
         (lambda o: o[:2], 1),
+        (lambda o: [*o[:3], Outcome("stages", "done", result={**o[3].result, "validity": {"reasons": ["busy"]}})], 7),
     ],
 )
 def test_how_it_ends(change: Callable[[list[Outcome]], list[Outcome]], code: int) -> None:
     one_size = settings_for("full", 480, Path("nowhere"), faces=(10,))
-    assert exit_code_of(one_size, change(measured(400.0, 12.5))) == code
+    assert exit_code_of(one_size, change(measured(20.0, 4.0))) == code
 
 
 def test_goals_that_are_met_end_with_0() -> None:
     one_size = settings_for("full", 480, Path("nowhere"), faces=(10,))
-    outcomes = measured(400.0, 9.0)
-    rows: Any = outcomes[2].result["rows"]
+    outcomes = measured(20.0, 5.5)
     assert exit_code_of(one_size, outcomes) == 6
-    rows[-1]["tflops"] = 121.0  # 15.1 % of 800
+    rows_of(outcomes, "stages")[-1]["tflops"] = 121.0  # 15.1 % of 800
     assert exit_code_of(one_size, outcomes) == 0
     assert exit_code_of(FULL, outcomes) == 1  # 50 faces were not measured
 
 
 def test_tables_show_what_matters() -> None:
-    outcomes = [*measured(400.0, 12.5), Outcome("build trt-rtx", "unable", why="there is none", exit_code=3)]
+    outcomes = [*measured(20.0, 4.0), Outcome("build trt-rtx", "unable", why="there is none", exit_code=3)]
+    rows_of(outcomes, "10 faces, single-stream")[2]["reasons"].append("it never settled")
+    found: Any = outcomes[2].result
+    found["dropped"] = {"ort-cuda batched": "out of memory"}
+    found["validity"] = {"valid": False, "reasons": ["Others were busy."]}
+    for one in found["rows"]:
+        one["reasons"].append("Others were busy.")
     text = "\n".join(map(str, tables_of(FULL, outcomes)))
-    assert "torch-cuda:fp16, published" in text
-    assert "20.0×" in text
-    assert "12.5 ms" in text
-    assert "unable: there is none" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "10 torch-cuda:fp16, published 50.0 ms – VALID –" in lines
+    assert "10 trt:fp16 12.5 ms 4.0 (3.5–4.5) VALID 6.00 ms INVALID" in lines
+    assert "10 trt:fp16 400.0 20.0 (19.5–20.5) INVALID" in lines
+    assert "it never settled trt:fp16 cached, 10 faces, single-stream" in lines
+    assert "Others were busy. all of 10 faces, offline" in lines  # and of no row by itself
+    assert "dropped: out of memory ort-cuda batched (10 faces, offline)" in lines
+    assert "unable: there is none build trt-rtx" in lines
+    assert "trt:fp16 50% 10% VALID" in lines
+
+
+def test_rows_without_reasons_are_valid() -> None:
+    single_stream, at_once = map(str, tables_of(FULL, measured(20.0, 4.0))[1:3])
+    assert (single_stream.count(" VALID"), at_once.count(" VALID")) == (4, 3)
+    assert "INVALID" not in single_stream + at_once
 
 
 def test_numbers_that_json_has_no_word_for_are_null() -> None:

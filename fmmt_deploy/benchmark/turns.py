@@ -1,0 +1,129 @@
+"""Turns of contenders for as long as asked; where time is short, what can't be measured is left out, not all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from fmmt_deploy.benchmark.blocks import Block, interleaved
+
+__all__ = ["Effort", "Haste", "turns"]
+
+_MOST_ROUNDS = 100_000
+_WINDOWS = 2
+"""Of most turns; see `Block`."""
+
+
+@dataclass(frozen=True)
+class Haste:
+    """Where all must be over in time, and some may fail.
+
+    Contenders named first matter most. Those for which there is no time in the first round are dropped. Those for which
+    there is none for all rounds stay with their first turn, too few for a figure that is valid.
+
+    Attributes:
+        deadline: When all is over, on the effort's clock; a turn may be this much late as it takes longer than others.
+        dropped: Told of a contender that fails, or has no time, and why; nothing of it is kept.
+    """
+
+    deadline: float
+    dropped: Callable[[str, str], object]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long something is measured, and who is told.
+
+    Attributes:
+        rounds: At least so many.
+        seconds: And at least so long.
+        between: Called before every round.
+        advance: Called after every turn of a side.
+        clock: In seconds.
+        haste: What limits that; None where everything is measured to its end, and a failure is an error.
+    """
+
+    rounds: int
+    seconds: float = 0.0
+    between: Callable[[], object] = lambda: None
+    advance: Callable[[int], object] = lambda _: None
+    clock: Callable[[], float] = perf_counter
+    haste: Haste | None = None
+
+
+def turns(contenders: Mapping[str, Callable[[int], Sequence[float]]], effort: Effort) -> tuple[Block, ...]:
+    """Blocks of contenders in turns, for as long as asked.
+
+    Args:
+        contenders: See `interleaved`.
+        effort: How long. In haste there may be no block of some of them.
+
+    Raises:
+        FmmtError: A contender fails, and there is no haste.
+    """
+    taken = _Turns(contenders, effort)
+    blocks = interleaved(
+        {name: partial(taken.answered, name) for name in contenders},
+        effort.rounds if effort.seconds <= 0 else _MOST_ROUNDS,
+        enough=taken.enough,
+        between=taken.begin_round,
+        sits_out=taken.sits_out,
+        failed=None if effort.haste is None else lambda name, error: taken.drop(name, error.what),
+        clock=effort.clock,
+    )
+    return tuple(block for block in blocks if block.contender not in taken.dropped)
+
+
+class _Turns:
+    """Who takes part, by the clock."""
+
+    def __init__(self, contenders: Mapping[str, Callable[[int], Sequence[float]]], effort: Effort) -> None:
+        self._contenders, self._effort = contenders, effort
+        self._began, self._rounds = effort.clock(), 0
+        self._turn_seconds = dict[str, float]()
+        self._retired = set[str]()
+        self.dropped = set[str]()
+
+    def begin_round(self) -> None:
+        if self._rounds == 1:
+            self._retire()
+        self._rounds += 1
+        self._effort.between()
+
+    def answered(self, name: str, number: int) -> Sequence[float]:
+        start = self._effort.clock()
+        times = self._contenders[name](number)
+        self._turn_seconds[name] = _WINDOWS * (self._effort.clock() - start)  # the latest: earlier ones may compile
+        self._effort.advance(1)
+        return times
+
+    def enough(self) -> bool:
+        effort = self._effort
+        done = self._rounds >= effort.rounds and effort.clock() - self._began >= effort.seconds
+        playing = (name for name in self._turn_seconds if name not in self._retired | self.dropped)
+        return done or (self._rounds > 1 and self._left() < sum(self._turn_seconds[name] for name in playing))
+
+    def sits_out(self, name: str) -> bool:
+        if self._rounds == 1 and self._left() < max(self._turn_seconds.values(), default=0.0):
+            self.drop(name, "There was no time for it.")
+        return name in self._retired | self.dropped
+
+    def drop(self, name: str, why: str) -> None:
+        assert self._effort.haste is not None
+        self.dropped.add(name)
+        self._effort.haste.dropped(name, why)
+
+    def _left(self) -> float:
+        return float("inf") if self._effort.haste is None else self._effort.haste.deadline - self._effort.clock()
+
+    def _retire(self) -> None:
+        """After the first round: who has no time for all others, the ones named first being served first."""
+        left = self._left()
+        for name in (name for name in self._contenders if name in self._turn_seconds and name not in self.dropped):
+            needed = (self._effort.rounds - 1) * self._turn_seconds[name]
+            if needed <= left:
+                left -= needed
+            else:
+                self._retired.add(name)

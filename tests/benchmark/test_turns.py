@@ -1,0 +1,128 @@
+"""Turns where time is short or somebody fails, on a clock of our own: who is left, with how many turns."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from fmmt_deploy.benchmark.blocks import Block
+from fmmt_deploy.benchmark.turns import Effort, Haste, turns
+from fmmt_deploy.errors import FmmtError
+from tests.benchmark.fake_clock import FakeClock
+
+Contenders = Mapping[str, Callable[[int], Sequence[float]]]
+
+
+def taking(clock: FakeClock, **seconds: float) -> dict[str, Callable[[int], Sequence[float]]]:
+    """Contenders that answer a query in so long; a turn is two windows of it."""
+
+    def contender(name: str) -> Callable[[int], Sequence[float]]:
+        def answer(_: int) -> Sequence[float]:
+            clock.seconds += seconds[name]
+            return [1000 * seconds[name]]
+
+        return answer
+
+    return {name: contender(name) for name in seconds}
+
+
+def hasty(
+    clock: FakeClock, contenders: Contenders, deadline: float, rounds: int = 6
+) -> tuple[Counter[str], dict[str, str]]:
+    """How many turns each has had, and who was dropped."""
+    dropped = dict[str, str]()
+    blocks = turns(contenders, Effort(rounds, clock=clock, haste=Haste(deadline, dropped.__setitem__)))
+    return Counter(block.contender for block in blocks), dropped
+
+
+def test_with_time_for_all_haste_changes_nothing() -> None:
+    one, other = FakeClock(), FakeClock()
+    calm = turns(taking(one, a=0.5, b=0.25), Effort(6, clock=one))
+    dropped = dict[str, str]()
+    haste = Haste(100, dropped.__setitem__)
+    assert turns(taking(other, a=0.5, b=0.25), Effort(6, clock=other, haste=haste)) == calm
+    assert dropped == {}
+
+
+def test_those_named_first_have_their_rounds() -> None:
+    """A round takes 1, 2 and 4 s. After the first 23 s are left: a and b need 5 and 10 more, c would need 20."""
+    clock = FakeClock()
+    found, dropped = hasty(clock, taking(clock, a=0.5, b=1, c=2), deadline=30)
+    assert (found, dropped) == (Counter(a=6, b=6, c=1), {})
+    assert clock.seconds == 22
+
+
+def test_one_that_is_too_slow_does_not_keep_a_later_one_out() -> None:
+    clock = FakeClock()
+    found, _ = hasty(clock, taking(clock, a=0.5, slow=2, b=1), deadline=30)
+    assert found == Counter(a=6, slow=1, b=6)
+
+
+def test_who_has_no_time_in_the_first_round_is_dropped() -> None:
+    """After a and b there are 2 s left, and the longest turn took 4."""
+    clock = FakeClock()
+    found, dropped = hasty(clock, taking(clock, a=2, b=1, c=0.1), deadline=8)
+    assert found == Counter(a=1, b=1)
+    assert dropped == {"c": "There was no time for it."}
+    assert clock.seconds == 6
+
+
+def test_without_time_nobody_begins() -> None:
+    clock = FakeClock(5.0)
+    found, dropped = hasty(clock, taking(clock, a=1, b=1), deadline=4)
+    assert (found, list(dropped), clock.seconds) == (Counter(), ["a", "b"], 5.0)
+
+
+def test_no_round_is_begun_that_would_end_too_late() -> None:
+    """It was thought to fit, but the turns got slower: 2 s the first, 8 s the others; after two rounds 10 of 15 s."""
+    clock, times = FakeClock(), iter([1.0, 1.0, *[4.0] * 20])
+
+    def slowing(_: int) -> Sequence[float]:
+        clock.seconds += (seconds := next(times))
+        return [1000 * seconds]
+
+    found, dropped = hasty(clock, {"a": slowing}, deadline=15)
+    assert (found, dropped, clock.seconds) == (Counter(a=2), {}, 10.0)
+
+
+def test_what_compiles_in_its_first_turn_is_judged_by_the_last_window() -> None:
+    """20 s, then 1 s a window: a first turn of 22 s, and five more of 2 s are in time."""
+    clock, times = FakeClock(), iter([20.0, *[1.0] * 40])
+
+    def compiling(_: int) -> Sequence[float]:
+        clock.seconds += (seconds := next(times))
+        return [1000 * seconds]
+
+    found, _ = hasty(clock, {"a": compiling}, deadline=34)
+    assert found == Counter(a=6)
+
+
+@pytest.mark.parametrize("fails_in", [0, 3])
+def test_one_that_fails_is_dropped_whenever_it_does(fails_in: int) -> None:
+    clock = FakeClock()
+
+    def failing(number: int) -> Sequence[float]:
+        if number == fails_in:
+            raise FmmtError("no engine for this shape")
+        return [1.0]
+
+    contenders = {**taking(clock, a=0.5, b=1), "bad": failing}
+    found, dropped = hasty(clock, contenders, deadline=100)
+    assert found == Counter(a=6, b=6)
+    assert dropped == {"bad": "no engine for this shape"}
+    with pytest.raises(FmmtError, match="no engine for this shape"):
+        turns(contenders, Effort(6, clock=clock))
+
+
+def test_others_are_told_of_turns_and_rounds_as_ever() -> None:
+    clock, told = FakeClock(), list[str]()
+    effort = Effort(
+        2,
+        between=lambda: told.append("round"),
+        advance=lambda _: told.append("turn"),
+        clock=clock,
+        haste=Haste(100, lambda *_: pytest.fail("dropped")),
+    )
+    blocks: tuple[Block, ...] = turns(taking(clock, a=1), effort)
+    assert told == ["round", "turn", "turn"] * 2
+    assert len(blocks) == 2

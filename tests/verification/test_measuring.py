@@ -1,0 +1,170 @@
+"""Measuring from files to labels on a tiny model: what is dropped, what it is watched by, and when it ends."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from fmmt_deploy.benchmark.choices import Choice
+from fmmt_deploy.benchmark.queries import AllAtOnce, Query, WithCache
+from fmmt_deploy.benchmark.validity import Seen
+from fmmt_deploy.bundle.store import Bundle
+from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.verification import measuring
+from fmmt_deploy.verification.context import Context
+from fmmt_deploy.verification.settings import Scenario, settings_for
+
+SCENARIOS: tuple[Scenario, ...] = ("single-stream", "offline")
+READY = ("ort", "emulated")
+
+
+class Witness:
+    """Sees what it is told to, and how often it looked."""
+
+    def __init__(self, *reasons: str) -> None:
+        self.reasons, self.looks = reasons, 0
+
+    def begin(self) -> None: ...
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def end(self) -> Seen:
+        return Seen(self.reasons)
+
+
+class Prepared(Context):
+    """Has a bundle already."""
+
+    made: Bundle
+
+    def bundle(self) -> Bundle:
+        return self.made
+
+
+@pytest.fixture
+def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
+    made = Witness()
+    monkeypatch.setattr(measuring, "witnesses_for", lambda _: (made,))
+    return made
+
+
+@pytest.fixture
+def context(tiny_bundle: Callable[[str], Bundle], tmp_path: Path) -> Any:
+    changes: dict[str, object] = {"published": "ort", "faces": (1,), "offline_dialogues": 1, "rounds": 1}
+    made = Prepared(settings_for("tiny", 60, tmp_path, **changes), ready=READY, deadline=monotonic() + 600)
+    made.made = tiny_bundle("roberta")
+    yield made
+    made.close()
+    assert not list(tmp_path.iterdir())  # faces are gone
+
+
+def measured(context: Context, scenario: Scenario) -> dict[str, Any]:
+    return dict(measuring.files_to_labels(context, 1, scenario))
+
+
+def sides_of(result: dict[str, Any]) -> list[str]:
+    return [f"{row['engine']} {row['way']}" for row in result["rows"]]
+
+
+def test_every_engine_is_measured_beside_the_published_loop(context: Context, witness: Witness) -> None:
+    single, offline = (measured(context, scenario) for scenario in SCENARIOS)
+    assert sides_of(single) == ["ort published", "ort alone", "ort cached", "emulated alone", "emulated cached"]
+    assert sides_of(offline) == ["ort published", "ort batched", "emulated batched"]
+    assert (single["baseline"], offline["baseline"]) == ("ort published", "ort published")
+    assert (single["dropped"], offline["dropped"]) == ({}, {})
+    assert witness.looks >= 2 * (5 + 3)  # two windows a side
+    assert "×" in single["summary"]
+    assert "/s" in offline["summary"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_disturbs_the_machine_makes_every_figure_invalid(
+    context: Context, witness: Witness, scenario: Scenario
+) -> None:
+    witness.reasons = ("Other processes took 50% of the processors; the limit is 5%.",)
+    result = measured(context, scenario)
+    assert result["summary"].startswith(f"0 of {len(result['rows'])} figures VALID; ")
+    assert all(not row["valid"] and witness.reasons[0] in row["reasons"] for row in result["rows"])
+    assert result["validity"]["reasons"] == list(witness.reasons)
+
+
+def test_the_gpu_is_watched_where_something_computes_there(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[list[str]]()
+
+    def witnesses(choices: Sequence[Choice]) -> tuple[()]:
+        asked.append([choice.name for choice in choices])
+        return ()
+
+    monkeypatch.setattr(measuring, "witnesses_for", witnesses)
+    measured(context, "offline")
+    assert asked == [["ort", "ort", "emulated"]]  # the published loop's engine, too
+
+
+@pytest.mark.usefixtures("witness")
+@pytest.mark.parametrize(
+    ("scenario", "kind", "dropped"), [("single-stream", WithCache, "cached"), ("offline", AllAtOnce, "batched")]
+)
+def test_one_that_fails_is_named_and_the_others_are_measured(
+    context: Context, monkeypatch: pytest.MonkeyPatch, scenario: Scenario, kind: type[Any], dropped: str
+) -> None:
+    right = kind.answer
+
+    def failing(self: Any, queries: Sequence[Query]) -> None:
+        if self._pipeline.engines.kind == "emulated":
+            raise FmmtError("The model answered NaN.")
+        right(self, queries)
+
+    monkeypatch.setattr(kind, "answer", failing)
+    result = measured(context, scenario)
+    assert result["dropped"] == {f"emulated {dropped}": "The model answered NaN."}
+    assert f"emulated {dropped}" not in sides_of(result)
+    assert f"ort {dropped}" in sides_of(result)
+
+
+@pytest.mark.usefixtures("witness")
+def test_an_engine_that_can_t_be_opened_is_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = context.engines
+
+    def refused(name: str) -> Any:
+        if name == "ort":
+            raise FmmtError("There is no provider.")
+        return opening(name)
+
+    monkeypatch.setattr(context, "engines", refused)
+    result = measured(context, "offline")
+    assert (result["dropped"], sides_of(result)) == ({"ort": "There is no provider."}, ["emulated batched"])
+    assert not result["baseline"].endswith("published")
+
+
+@pytest.mark.usefixtures("witness")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_without_time_it_ends_and_says_who_had_none(context: Context, scenario: Scenario) -> None:
+    context.deadline = monotonic() - 1
+    result = measured(context, scenario)
+    assert (result["rows"], result["baseline"], result["summary"]) == ([], "", "nothing could be measured")
+    assert set(result["dropped"].values()) == {"There was no time for it."}
+
+
+@pytest.mark.usefixtures("witness")
+def test_without_any_engine_there_is_nothing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: str) -> Any:
+        raise FmmtError(f"no {name}")
+
+    monkeypatch.setattr(context, "engines", refused)
+    result = measured(context, "offline")
+    assert (result["rows"], result["dropped"]) == ([], {"ort": "no ort", "emulated": "no emulated"})
+
+
+def test_warming_up_asks_what_will_be_asked(context: Context) -> None:
+    result = measuring.warm_up(context, "ort")
+    utterances = 9  # of one dialogue; each without and with the cache, and all at once
+    assert result["answered"] == 2 * utterances + 1
+    assert str(result["summary"]).startswith("19 of 19 questions in ")
+
+
+def test_warming_up_ends_when_half_its_time_is_over(context: Context) -> None:
+    context.deadline = monotonic()
+    assert measuring.warm_up(context, "ort")["answered"] == 1
