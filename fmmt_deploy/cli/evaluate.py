@@ -87,11 +87,14 @@ def evaluate(
     from fmmt_deploy.cli.evaluation_tables import parts_from_modes
     from fmmt_deploy.cli.recording import Recording, data_input, file_input, subjects_of
     from fmmt_deploy.cli.sessions import Session
-    from fmmt_deploy.errors import NotEquivalentError
+    from fmmt_deploy.errors import NotEquivalentError, UsageError
     from fmmt_deploy.selection.calibrated import overlap_warnings
 
     points = None if published is None else published / 100
     wanted = Wanted(engine, reference, noise, range(seed, seed + seeds), margin / 100, points, swap)
+    given = context.get_parameter_source("margin")
+    if reference is None and given is not None and given.name != "DEFAULT":  # else a gate would be passed unseen
+        raise UsageError("--margin judges against a reference.", fix="Add --reference torch, for example.")
     shown = Output("eval", as_json, quiet, version=2)
     recording = Recording(context, shown, bundle, wanted=not no_receipt)
     session = Session(shown, bundle, threads, batch_size, precision, cache)

@@ -55,6 +55,7 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, m
     if receipt.verdict.upper() == "INVALID":
         return step("unknown", f"measured, but not validly{with_}")
     if kind == "F1" and not receipt.verdict:
+        again = f"{again} --reference torch"
         return step("unknown", f"scored, but not held against a reference{with_}")
     return step("ok", f"{receipt.verdict or 'measured'}{_margin(receipt)}{with_}")
 

@@ -160,6 +160,7 @@ def test_people_read_the_verdict_first_and_nothing_is_too_wide(bundles: Mapping[
         (("--seeds", "2"), "--seeds 2 needs noise that depends on a seed."),
         (("--swap",), "--swap mixes the engine with a reference."),
         (("--margin", "0"), "A margin must be above 0"),
+        (("--margin", "0.5"), "--margin judges against a reference."),
         (("--margin", "100"), "found 100"),
         (("--published", "66.73"), "--published is placed in the reference's band"),
         (("--reference", "ort", "--published", "66.73"), "--published is placed in the reference's band"),

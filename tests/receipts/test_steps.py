@@ -122,6 +122,20 @@ def test_what_another_engine_was_tried_with_tells_nothing_of_this_one(tmp_path: 
     assert step(bundle, "engine").state == "unknown"
 
 
+def test_what_was_scored_alone_is_asked_for_with_a_reference(tmp_path: Path) -> None:
+    """The same command again would score it alone again."""
+    bundle = make_bundle(tmp_path / "b")
+    append_receipt(bundle, exported(bundle))
+    typed = {"engine": "ort", "data": "meld", "noise": "gumbel", "seeds": 5}
+    settings = {name: Setting(value, "command line") for name, value in typed.items()}
+    settings |= {"precision": Setting("fp32", "default"), "margin": Setting(0.5, "default")}
+    append_receipt(bundle, Receipt(command="eval", seconds=1.0, settings=settings, subjects=exported(bundle).outputs))
+    found = step(bundle, "F1")
+    assert (found.state, found.why) == ("unknown", "scored, but not held against a reference")
+    asked = "--engine ort --data meld --noise gumbel --seeds 5 --reference torch"
+    assert found.next == f"fmmt eval -b {bundle.path} {asked}"
+
+
 def test_the_first_receipt_follows_none(tmp_path: Path) -> None:
     """As where a chain's beginning was cut off, and the rest was numbered anew."""
     bundle = make_bundle(tmp_path / "b")
