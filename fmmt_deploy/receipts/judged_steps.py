@@ -57,6 +57,10 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, m
     if kind == "F1" and not receipt.verdict:
         again = f"{again} --reference torch"
         return step("unknown", f"scored, but not held against a reference{with_}")
+    if kind == "F1" and receipt.result.get("warnings"):
+        return step(
+            "unknown", f"{receipt.verdict}{_margin(receipt)}, but with a warning of what was calibrated on{with_}"
+        )
     return step("ok", f"{receipt.verdict or 'measured'}{_margin(receipt)}{with_}")
 
 

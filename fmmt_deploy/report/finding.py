@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fmmt_deploy.receipts.judged_steps import judged_on
@@ -30,7 +31,7 @@ class Finding:
         evidence: What it rests on.
         problems: What speaks against it.
         missing: What is not known.
-        remarks: What else there is to say, which decides nothing: speed.
+        remarks: What else there is to say, which decides nothing: speed, and verdicts on data that were calibrated on.
         commands: What would find that out.
     """
 
@@ -55,6 +56,7 @@ class _Notes:
         self.evidence: list[str] = []
         self.problems: list[str] = []
         self.missing: list[str] = []
+        self.remarks: list[str] = []
         self.commands: list[str] = []
 
 
@@ -79,7 +81,7 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
         tuple(notes.evidence),
         tuple(notes.problems),
         tuple(notes.missing),
-        (speed_words(facts, candidate),),
+        (*notes.remarks, speed_words(facts, candidate)),
         tuple(dict.fromkeys(notes.commands)),
     )
 
@@ -159,6 +161,7 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         scored = " It was scored, but against no reference." if candidate.scores else ""
         notes.missing.append(f"Its F1 was not judged against the reference's.{scored}")
         notes.commands.append(command)
+    warned: list[str] = []
     for found in candidate.f1:
         on = judged_on(found.receipt)
         about = f"F1 on `{on}`" if on else "F1"
@@ -174,8 +177,7 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         words = first_sentence(judged_mode(found.document)["equivalence"]["words"].text)
         told = f"{about}: {words or f'{word}.'}"
         if word == "EQUIVALENT" and (warnings := found.document["warnings"].texts):
-            notes.missing += [told, *(f"But {warning}." for warning in warnings)]
-            notes.commands.append(command)
+            warned.append(f"{told} But {'; '.join(warnings)}.")
         elif word == "EQUIVALENT":
             notes.evidence.append(told)
         elif word == "DIFFERENT":
@@ -183,6 +185,16 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
         else:
             notes.missing.append(told)
             notes.commands.append(command)
+    _warned(notes, warned, command)
+
+
+def _warned(notes: _Notes, warned: Sequence[str], command: str) -> None:
+    """Verdicts on data that the engine was calibrated on are no proof, and take nothing from one on other data."""
+    if any(line.startswith("F1") for line in notes.evidence):
+        notes.remarks += warned
+    elif warned:
+        notes.missing += warned
+        notes.commands.append(command)
 
 
 def _is_model(reference: str) -> bool:

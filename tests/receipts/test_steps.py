@@ -136,6 +136,25 @@ def test_what_was_scored_alone_is_asked_for_with_a_reference(tmp_path: Path) -> 
     assert found.next == f"fmmt eval -b {bundle.path} {asked}"
 
 
+@pytest.mark.parametrize(("warnings", "state"), [([], "ok"), (["9 of 9 utterances were calibrated on"], "unknown")])
+def test_a_verdict_on_what_was_calibrated_on_is_not_ok(tmp_path: Path, warnings: list[str], state: str) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    append_receipt(bundle, exported(bundle))
+    settings = {name: Setting(value, "default") for name, value in {"engine": "ort", "precision": "fp32"}.items()}
+    append_receipt(
+        bundle,
+        Receipt(
+            command="eval",
+            seconds=1.0,
+            verdict="EQUIVALENT",
+            settings=settings,
+            subjects=exported(bundle).outputs,
+            result={"warnings": warnings},
+        ),
+    )
+    assert step(bundle, "F1").state == state
+
+
 def test_the_first_receipt_follows_none(tmp_path: Path) -> None:
     """As where a chain's beginning was cut off, and the rest was numbered anew."""
     bundle = make_bundle(tmp_path / "b")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.card import card_from_facts
 from fmmt_deploy.report.facts import facts_from_bundle
@@ -128,8 +129,13 @@ def test_a_verdict_on_what_was_calibrated_on_is_no_yes(tmp_path: Path) -> None:
     judged_bundle(tmp_path / "b", evaluation_document=evaluated() | {"warnings": [warning]})
     finding = found(tmp_path / "b")
     assert finding.level == "warn"
-    assert finding.missing[-1] == f"But {warning}."
+    assert finding.missing[-1].endswith(f" But {warning}.")
     assert finding.commands[-1].startswith("fmmt eval")
+    of = settings(engine="trt", precision="fp16", data="meld", split="val")
+    append_receipt(Bundle.open(tmp_path / "b"), receipt("eval", evaluated(), settings=of))
+    finding = found(tmp_path / "b")
+    assert finding.level == "good"
+    assert finding.remarks[0].endswith(f" But {warning}.")
 
 
 def test_nothing_judged_is_said_with_what_would_judge_it(tmp_path: Path) -> None:
