@@ -47,7 +47,7 @@ def parts_from_modes(
     if first.equivalence is None or reference is None:
         yield from _scores(first, engine)
         return
-    yield from _judged(first.equivalence, engine, reference)
+    yield from _judged(first, first.equivalence, engine, reference)
     if first.audit is not None:
         yield from _audit(first.audit, first.seeds)
     if swaps is not None:
@@ -96,7 +96,7 @@ def _spread(spread: Mapping[str, Spread], engine: str) -> Table:
     return Table(f"{engine} over {seeds} seeds of noise", ("score", "mean", "std dev", "lowest", "highest"), rows)
 
 
-def _judged(found: Equivalence, engine: str, reference: str) -> Iterator[Part]:
+def _judged(mode: Mode, found: Equivalence, engine: str, reference: str) -> Iterator[Part]:
     rows = [("weighted F1", found.utterances, *_compared(found.reference_f1, found.f1, found.interval))]
     rows += [(c.emotion, c.support, *_compared(c.reference_f1, c.f1, c.interval)) for c in found.classes]
     interval = f"{100 * found.interval.confidence:g} % interval"
@@ -104,18 +104,22 @@ def _judged(found: Equivalence, engine: str, reference: str) -> Iterator[Part]:
     yield Table(f"{engine} against {reference}, in points", columns, rows)
     if found.changed:
         yield _counts(f"flips (rows: {reference}, columns: {engine})", found.flips)
-        yield from _changed(found, engine, reference)
+        yield _changed(found, engine, reference, mode.seeds if found.draws > 1 else ())
 
 
 def _compared(before: float, after: float, interval: Interval) -> tuple[str, ...]:
     return (_points(before), _points(after), *(_signed(x) for x in (after - before, interval.low, interval.high)))
 
 
-def _changed(found: Equivalence, engine: str, reference: str) -> Iterator[Part]:
+def _changed(found: Equivalence, engine: str, reference: str, seeds: Sequence[int]) -> Table:
+    """Of several draws with the seed, which `fmmt diff` takes."""
     shown = found.changed_decisions[:_SHOWN]
-    rows = [(d.utterance, d.label, d.reference, d.decision, f"{d.margin:.2e}") for d in shown]
+    columns = ("utterance", *(("seed",) if seeds else ()), "truth", reference, engine, "margin")
+    rows = [
+        (d.utterance, *seeds[d.draw : d.draw + 1], d.label, d.reference, d.decision, f"{d.margin:.2e}") for d in shown
+    ]
     more = f", the first {_SHOWN} of {found.changed}; 'fmmt diff' shows one" if found.changed > _SHOWN else ""
-    yield Table(f"changed decisions{more}", ("utterance", "truth", reference, engine, "margin"), rows)
+    return Table(f"changed decisions{more}", columns, rows)
 
 
 def _audit(found: Audit, seeds: Sequence[int]) -> Iterator[Part]:

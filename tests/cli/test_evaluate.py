@@ -12,13 +12,18 @@ import pytest
 from sklearn.metrics import f1_score
 
 from fmmt_deploy.bundle.store import Bundle
-from fmmt_deploy.cli.output import WIDTH
+from fmmt_deploy.cli.evaluation_tables import parts_from_modes
+from fmmt_deploy.cli.output import WIDTH, Table
 from fmmt_deploy.cli.sessions import Session
 from fmmt_deploy.engines.protocol import Engines
+from fmmt_deploy.evaluation.modes import Asked, Draw, modes_from_draws
+from fmmt_deploy.pipeline.noise import no_noise
+from fmmt_deploy.pipeline.run import Prediction
 from fmmt_deploy.receipts.kept import read_receipts
+from fmmt_deploy.types import FloatArray
 from tests.cli.running import exit_code
 from tests.golden import GOLDEN
-from tests.models import export_tiny
+from tests.models import TINY, export_tiny
 
 Capture = pytest.CaptureFixture[str]
 DATA = ("--data", str(GOLDEN / "roberta"))
@@ -120,6 +125,24 @@ def test_swap_runs_every_mixture(evaluated: Evaluated) -> None:
     assert len(found["swaps"]["rows"]) == 8
     assert found["swaps"]["rows"][0]["f1"] == found["modes"][0]["reference_evaluation"]["weighted_f1"]
     assert found["swaps"]["rows"][-1]["f1"] == found["modes"][0]["evaluation"]["weighted_f1"]
+
+
+@pytest.mark.parametrize("seeds", [(7,), (7, 8)])
+def test_a_changed_decision_is_told_with_its_seed_where_there_are_several(seeds: tuple[int, ...]) -> None:
+    """Only with the last seed both utterances are decided otherwise."""
+    right = np.eye(7, dtype=np.float32)[:2]
+
+    def answers(logits: FloatArray) -> list[Prediction]:
+        return [Prediction(name, row, ()) for name, row in zip("ab", logits, strict=True)]
+
+    runs = [right] * (len(seeds) - 1) + [right[::-1]]
+    draws = [Draw(no_noise, answers(run), answers(right)) for run in runs]
+    modes = modes_from_draws(Asked(("a", "b"), ("d", "e"), (0, 1)), draws, "seeded", seeds, TINY["unimodal"])
+    parts = parts_from_modes(modes, None, (), "ort", "torch")
+    (table,) = (part for part in parts if isinstance(part, Table) and part.title == "changed decisions")
+    seed: tuple[object, ...] = (8,) if len(seeds) > 1 else ()
+    assert tuple(table.columns)[:-3] == ("utterance", *(["seed"] if seed else []), "truth")
+    assert [tuple(row)[:-3] for row in table.rows] == [("a", *seed, "neutral"), ("b", *seed, "surprise")]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -51,6 +51,17 @@ def test_every_mode_of_the_noise_is_told_apart_with_the_reference_s_band(tmp_pat
     assert "Over 5 seeds of the noise" in words
 
 
+def test_a_changed_decision_is_told_with_its_seed_where_there_are_several(tmp_path: Path) -> None:
+    document = noisy()
+    seeds = document["modes"][0]["seeds"] = [2**64 - 1, 8, 9, 10, 11]
+    for place, change in enumerate(document["modes"][0]["equivalence"]["changed_decisions"]):
+        change["draw"] = place % 2
+    words = texts(decision_section(facts(tmp_path, evaluation_document=document)))
+    assert f"dia0_utt0, seed {seeds[0]} | " in words
+    assert "dia17_utt1, seed 8 | " in words
+    assert "dia17_utt1 | " in texts(decision_section(facts(tmp_path / "alone")))
+
+
 def test_an_evaluation_without_noise_has_no_band(tmp_path: Path) -> None:
     section = decision_section(facts(tmp_path))
     assert "F1 by seed of the noise." not in charts(section)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fmmt_deploy.evaluation.words import rounded_up_points
-from fmmt_deploy.report.blocks import (
-    Block,
-    Charts,
-    Figure,
-    Heading,
-    Numbers,
-    Paragraph,
-    Section,
-    Table,
-)
+from fmmt_deploy.report.blocks import Block, Charts, Figure, Heading, Numbers, Paragraph, Section, Table
 from fmmt_deploy.report.charts.heatmap import counts_heatmap
 from fmmt_deploy.report.charts.intervals import IntervalRow, intervals_chart
 from fmmt_deploy.report.documents import Document
@@ -71,7 +62,7 @@ def _evaluation(label: str, evidence: Evidence) -> Iterator[Block]:
         yield from _scores(mode["evaluation"], label)
     yield from _pictures(mode, label)
     yield from noise_blocks(document)
-    yield from _changed(mode["equivalence"])
+    yield from _changed(mode["equivalence"], [seed.count for seed in mode["seeds"]])
 
 
 def _about(evidence: Evidence) -> str:
@@ -220,13 +211,13 @@ def _counts(document: Document) -> list[tuple[float, ...]]:
     return rows if right else []
 
 
-def _changed(found: Document) -> Iterator[Block]:
+def _changed(found: Document, seeds: Sequence[int | None]) -> Iterator[Block]:
     changed = list(found["changed_decisions"])
     if not changed:
         return
     rows = [
         (
-            c["utterance"].text,
+            c["utterance"].text + _seed(c, seeds),
             c["label"].text,
             f"{c['reference'].text} ({percent(c['reference_probability'].number)})",
             f"{c['decision'].text} ({percent(c['probability'].number)})",
@@ -238,6 +229,12 @@ def _changed(found: Document) -> Iterator[Block]:
     more = f", the first {_SHOWN}" if len(changed) > _SHOWN else ""
     heads = ("utterance", "truth", "reference", "engine", ">margin", "which is")
     yield Table(heads, rows, folded=f"{counted(len(changed), 'decision')} that changed{more}")
+
+
+def _seed(changed: Document, seeds: Sequence[int | None]) -> str:
+    """Which of several draws of the noise it was: what `fmmt diff` takes."""
+    draw = changed["draw"].count
+    return f", seed {seeds[draw]}" if len(seeds) > 1 and draw is not None and 0 <= draw < len(seeds) else ""
 
 
 def _effect(changed: Document) -> str:
