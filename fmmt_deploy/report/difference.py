@@ -184,9 +184,9 @@ def _blamed(found: UtteranceDiff) -> str:
     worst = max(found.blame, key=lambda each: each.error_share)
     if not worst.error_share:
         return "Both sides answer the same, to the last bit."
-    most = f"{percent(min(1.0, worst.error_share))} of the logits' squared error comes from {worst.graph}."
-    if worst.error_share > 1:
-        most += " What others add makes up for some of it."
+    share = percent(worst.error_share, 1)  # as in the table
+    most = f"{share} of the logits' squared error comes from {worst.graph}"
+    most += ": what others add makes up for some of it." if worst.error_share > 1 else "."
     if not found.changed or len(found.blame) == 1:
         return most
     alone = [each.graph for each in found.blame if each.flips]

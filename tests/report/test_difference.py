@@ -81,7 +81,7 @@ def test_another_decision(found: UtteranceDiff) -> None:
 def test_blame(found: UtteranceDiff) -> None:
     told = difference_sections(found, "a", "b")
     assert words(told, "blame") == (
-        "100 % of the logits' squared error comes from fusion. What others add makes up for some of it."
+        "105.0 % of the logits' squared error comes from fusion: what others add makes up for some of it."
     )
     assert cells(told, "blame")[0] == ("swin", "0", "no", "−5.0 %", "0.00000")
     equal = replace(found, blame=tuple(replace(each, error_share=0.0) for each in found.blame))
