@@ -22,20 +22,32 @@ def judged_steps(bundle: Bundle, receipts: Sequence[Receipt], lane: Lane) -> Ite
     manifest = manifest_problem(bundle, receipts)
     for command, kind in _KINDS.items():
         latest: dict[str, Receipt] = {}
+        against: dict[str, list[Receipt]] = {}
         for receipt in receipts:
             if receipt.command == command and any(found == lane for found in lanes_of_receipt(bundle, receipt)):
                 before = latest.pop(on := judged_on(receipt), None)
                 only_scored = kind == "F1" and not receipt.verdict and before is not None and before.verdict
                 latest[on] = before if before is not None and only_scored else receipt
+                if kind == "F1" and receipt.exit_code and not why_stale(bundle, receipt, manifest, (lane,)):
+                    against.setdefault(on, []).append(receipt)
         if lane.engine in FLAVOURS:
             latest.pop(_ITSELF, None)  # that is the engine's own step
         for on, receipt in latest.items():
-            yield _judged(bundle, lane, kind, on, receipt, manifest)
+            yield _judged(bundle, lane, kind, on, receipt, manifest, against.get(on, ()))
         if not latest.keys() - {_ITSELF} and lane.is_for_production:
             yield Step(kind, lane.name, "missing", "not judged yet", next=_command(bundle, lane, command))
 
 
-def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, manifest: str) -> Step:
+def _judged(
+    bundle: Bundle,
+    lane: Lane,
+    kind: Kind,
+    on: str,
+    receipt: Receipt,
+    manifest: str,
+    against: Sequence[Receipt],
+) -> Step:
+    """One step; `against` are the negative verdicts on the very same: a margin chosen after them hides none."""
     name = f"{lane.name}, {on}" if on else lane.name
     again = _again(bundle, receipt)
 
@@ -61,7 +73,8 @@ def _judged(bundle: Bundle, lane: Lane, kind: Kind, on: str, receipt: Receipt, m
         return step(
             "unknown", f"{receipt.verdict}{_margin(receipt)}, but with a warning of what was calibrated on{with_}"
         )
-    return step("ok", f"{receipt.verdict or 'measured'}{_margin(receipt)}{with_}")
+    after = f", after {against[-1].verdict}{_margin(against[-1])}" if against else ""
+    return step("ok", f"{receipt.verdict or 'measured'}{_margin(receipt)}{after}{with_}")
 
 
 def _margin(receipt: Receipt) -> str:

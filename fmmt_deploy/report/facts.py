@@ -60,6 +60,7 @@ class Candidate:
         parity: Comparisons with the reference, stage by stage.
         itself: The latest comparison with itself.
         f1: Verdicts on its decisions.
+        tries: Negative ones before them on the same, at another margin or with other seeds.
         scores: Scores without a reference, on data that there is no verdict on.
     """
 
@@ -68,6 +69,7 @@ class Candidate:
     parity: tuple[Evidence, ...]
     itself: Evidence | None
     f1: tuple[Evidence, ...]
+    tries: tuple[Evidence, ...]
     scores: tuple[Evidence, ...]
 
     @property
@@ -208,6 +210,9 @@ def _candidate(engine: str, precision: str, judged: Sequence[Evidence]) -> Candi
         parity=tuple(_by_data(one for one in judged if one.document["stages"]).values()),
         itself=itself[-1] if itself else None,
         f1=tuple(verdicts.values()),
+        tries=tuple(
+            one for one in judged if one.document["verdict"] and one.state == "failed" and one not in verdicts.values()
+        ),
         scores=tuple(one for data, one in scores.items() if data[:-1] not in {judged_[:-1] for judged_ in verdicts}),
     )
 

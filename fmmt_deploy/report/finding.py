@@ -186,6 +186,13 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
             notes.missing.append(told)
             notes.commands.append(command)
     _warned(notes, warned, command)
+    for found in candidate.tries:
+        margin = found.document["margin"].number
+        at = "" if margin is None else f" at a margin of {100 * margin:g} points"
+        notes.remarks.append(
+            f"Before, F1 on `{judged_on(found.receipt) or 'the same data'}` was {found.document['verdict'].text}{at} "
+            f"(`{found.path}`). A margin or seeds chosen after that prove nothing."
+        )
 
 
 def _warned(notes: _Notes, warned: Sequence[str], command: str) -> None:

@@ -138,6 +138,18 @@ def test_a_verdict_on_what_was_calibrated_on_is_no_yes(tmp_path: Path) -> None:
     assert finding.remarks[0].endswith(f" But {warning}.")
 
 
+def test_a_negative_verdict_is_not_hidden_by_a_wider_margin_after_it(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", architecture=FULL)
+    of = settings(engine="trt", precision="fp16", data="meld", split="test")
+    append_receipt(bundle, receipt("parity", parity(), settings=OF))
+    append_receipt(bundle, receipt("eval", evaluated("DIFFERENT", -0.03), settings=of, exit_code=5))
+    append_receipt(bundle, receipt("eval", evaluated(difference=-0.03) | {"margin": 0.2}, settings=of))
+    assert found(tmp_path / "b").remarks[0] == (
+        "Before, F1 on `meld (test)` was DIFFERENT at a margin of 0.5 points (`receipts/0002-eval.json`). "
+        "A margin or seeds chosen after that prove nothing."
+    )
+
+
 def test_nothing_judged_is_said_with_what_would_judge_it(tmp_path: Path) -> None:
     make_bundle(tmp_path / "my bundle", architecture=FULL)
     facts = facts_from_bundle(tmp_path / "my bundle")
