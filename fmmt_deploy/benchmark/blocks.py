@@ -19,7 +19,15 @@ import numpy as np
 from fmmt_deploy.benchmark.statistics import DoubleArray, median_interval
 from fmmt_deploy.errors import FmmtError
 
-__all__ = ["Block", "BlockRatio", "block_ratio", "interleaved", "pooled_ms", "settling_reasons"]
+__all__ = [
+    "FEWEST_BLOCKS",
+    "Block",
+    "BlockRatio",
+    "block_ratio",
+    "interleaved",
+    "pooled_ms",
+    "settling_reasons",
+]
 
 TOLERANCE = 0.1
 """By how much two windows of the same queries may differ, and the first half of a run from the second."""

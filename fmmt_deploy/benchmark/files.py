@@ -123,6 +123,6 @@ def _figures(
 
 
 def _ratio(blocks: Sequence[Block], baseline: str, own: Sequence[Block]) -> BlockRatio:
-    """Over the rounds in which both took part: in haste they may have had another number of them."""
-    rounds = {block.round for block in own} & {block.round for block in blocks if block.contender == baseline}
+    """Over the rounds in which the side took part, which in haste may be fewer than the baseline's."""
+    rounds = {block.round for block in own}
     return block_ratio([block for block in blocks if block.round in rounds], baseline, own[0].contender)

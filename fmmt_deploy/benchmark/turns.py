@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from fmmt_deploy.benchmark.blocks import Block, interleaved
+from fmmt_deploy.benchmark.blocks import FEWEST_BLOCKS, Block, interleaved
 
 __all__ = ["Effort", "Haste", "turns"]
 
@@ -20,8 +20,9 @@ _WINDOWS = 2
 class Haste:
     """Where all must be over in time, and some may fail.
 
-    Contenders named first matter most. Those for which there is no time in the first round are dropped. Those for which
-    there is none for all rounds stay with their first turn, too few for a figure that is valid.
+    Contenders named first matter most, the first being what the others are compared with. Those for which there is no
+    time in the first round are dropped. Then those for which there is none for the rounds that a ratio needs have no
+    further turn, so that the others have them: their figures are of one turn, and INVALID.
 
     Attributes:
         deadline: When all is over, on the effort's clock; a turn may be this much late as it takes longer than others.
@@ -87,8 +88,6 @@ class _Turns:
         self.dropped = set[str]()
 
     def begin_round(self) -> None:
-        if self._rounds == 1:
-            self._retire()
         self._rounds += 1
         self._effort.between()
 
@@ -101,9 +100,10 @@ class _Turns:
 
     def enough(self) -> bool:
         effort = self._effort
+        if self._rounds == 1:
+            self._retire()
         done = self._rounds >= effort.rounds and effort.clock() - self._began >= effort.seconds
-        playing = (name for name in self._turn_seconds if name not in self._retired | self.dropped)
-        return done or (self._rounds > 1 and self._left() < sum(self._turn_seconds[name] for name in playing))
+        return done or self._left() < sum(self._turn_seconds[name] for name in self._playing())
 
     def sits_out(self, name: str) -> bool:
         if self._rounds == 1 and self._left() < max(self._turn_seconds.values(), default=0.0):
@@ -118,12 +118,19 @@ class _Turns:
     def _left(self) -> float:
         return float("inf") if self._effort.haste is None else self._effort.haste.deadline - self._effort.clock()
 
+    def _playing(self) -> list[str]:
+        return [name for name in self._contenders if name not in self._retired | self.dropped]
+
     def _retire(self) -> None:
-        """After the first round: who has no time for all others, the ones named first being served first."""
-        left = self._left()
-        for name in (name for name in self._contenders if name in self._turn_seconds and name not in self.dropped):
-            needed = (self._effort.rounds - 1) * self._turn_seconds[name]
+        """After the first round: who has no time for the rounds that a ratio needs, so that others have it.
+
+        Without the baseline, or beside nobody, there is no ratio to be had: then all go on as far as they get.
+        """
+        left, staying, playing = self._left(), list[str](), self._playing()
+        for name in playing:
+            needed = (min(self._effort.rounds, FEWEST_BLOCKS) - 1) * self._turn_seconds[name]
             if needed <= left:
                 left -= needed
-            else:
-                self._retired.add(name)
+                staying.append(name)
+        if len(staying) > 1 and staying[0] == playing[0]:
+            self._retired.update(name for name in playing if name not in staying)

@@ -122,7 +122,8 @@ def _asked(context: Context, folder: Path, faces: int, scenario: Scenario) -> li
 
 def _summary(figures: Sequence[Figure], table: Validity) -> str:
     """How many figures are valid, and the most telling of every engine."""
-    valid = sum(together((table, figure.validity)).valid for figure in figures)
+    own = [(figure.validity, Validity(figure.ratio.reasons if figure.ratio else ())) for figure in figures]
+    valid = sum(together((table, *parts)).valid for parts in own)
     told = [f"{figure.engine} {_told(figure)}" for figure in figures if figure.way in ("alone", "batched")]
     return "; ".join([f"{valid} of {len(figures)} figures VALID", *told]) if figures else "nothing could be measured"
 

@@ -99,7 +99,7 @@ def test_a_row_is_invalid_where_its_table_is(queries: tuple[Query, ...]) -> None
     assert edges[0] <= 50 <= edges[-1]
 
 
-def test_in_haste_a_ratio_is_over_the_rounds_of_both(queries: tuple[Query, ...]) -> None:
+def test_in_haste_a_ratio_is_over_the_rounds_of_a_side(queries: tuple[Query, ...]) -> None:
     """The last one has time for its first turn only: a figure that is there, and INVALID; the others lose nothing."""
     clock, dropped = FakeClock(), dict[str, str]()
     sides = [side(clock, "slow", 0.03), side(clock, "fast", 0.01), side(clock, "last", 0.02)]

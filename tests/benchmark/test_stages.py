@@ -19,6 +19,7 @@ from fmmt_deploy.engines.load import open_engines
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.pipeline.run import StageName
 from fmmt_deploy.reference.presets import PRESETS
+from fmmt_deploy.types import GraphName
 from tests.benchmark.counting import CountingEngine
 from tests.benchmark.fake_clock import FakeClock
 
@@ -37,7 +38,7 @@ class Taking:
 
     def answer(self, _: Sequence[Query]) -> None:
         for stage in ("prepare", "swin", "plm"):
-            with self.clock(stage):  # type: ignore[arg-type]  # a tuple of names
+            with self.clock(stage):
                 pass
 
 
@@ -61,7 +62,8 @@ def test_every_way_does_the_work_it_is_named_for(tiny_bundle: Bundles, tmp_path:
         "batched": ([(1, tokens)], [min(4, utterances - i) for i in range(0, utterances, 4)]),
     }
     with open_engines(bundle, "ort", threads=2) as engines:
-        counting = {graph: CountingEngine(engines[graph]) for graph in ("swin", "plm", "fusion")}
+        graphs: tuple[GraphName, ...] = ("swin", "plm", "fusion")
+        counting = {graph: CountingEngine(engines[graph]) for graph in graphs}
         staged = staged_ways(Opened(bundle, (ORT,), {"ort": Engines("counting", counting)}, ORT, 4, 2))
         assert [one.way for one in staged] == list(expected)
         for one in staged:

@@ -67,6 +67,21 @@ def test_who_has_no_time_in_the_first_round_is_dropped() -> None:
     assert clock.seconds == 6
 
 
+def test_rounds_beyond_those_of_a_ratio_keep_nobody_out() -> None:
+    """Of 60 rounds of 2.5 s there is time for 16, and 6 make a ratio; the slow one would need 118 s for all."""
+    clock = FakeClock()
+    found, dropped = hasty(clock, taking(clock, a=0.125, slow=1, b=0.125), deadline=41, rounds=60)
+    assert (found, dropped, clock.seconds) == (Counter(a=16, slow=16, b=16), {}, 40.0)
+
+
+@pytest.mark.parametrize(("seconds", "deadline"), [({"a": 2, "b": 1}, 22), ({"a": 1, "b": 3}, 26)])
+def test_where_no_ratio_is_to_be_had_all_go_on_together(seconds: dict[str, float], deadline: float) -> None:
+    """After the first round six turns of the baseline don't fit, or of nobody else: three whole rounds do."""
+    clock = FakeClock()
+    found, _ = hasty(clock, taking(clock, **seconds), deadline)
+    assert found == Counter(a=3, b=3)
+
+
 def test_without_time_nobody_begins() -> None:
     clock = FakeClock(5.0)
     found, dropped = hasty(clock, taking(clock, a=1, b=1), deadline=4)

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from fmmt_deploy.benchmark.choices import Choice
-from fmmt_deploy.benchmark.queries import AllAtOnce, Query, WithCache
-from fmmt_deploy.benchmark.validity import Seen
+from fmmt_deploy.benchmark.files import offline_figures
+from fmmt_deploy.benchmark.queries import AllAtOnce, Query, WithCache, queries_of
+from fmmt_deploy.benchmark.turns import Effort
+from fmmt_deploy.benchmark.validity import Seen, Validity
+from fmmt_deploy.benchmark.workload import meld_shaped
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.errors import FmmtError
+from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.verification import measuring
 from fmmt_deploy.verification.context import Context
 from fmmt_deploy.verification.settings import Scenario, settings_for
+from tests.benchmark.fake_clock import FakeClock
+from tests.benchmark.sides import side
 
 SCENARIOS: tuple[Scenario, ...] = ("single-stream", "offline")
 READY = ("ort", "emulated")
@@ -156,6 +162,16 @@ def test_without_any_engine_there_is_nothing(context: Context, monkeypatch: pyte
     monkeypatch.setattr(context, "engines", refused)
     result = measured(context, "offline")
     assert (result["rows"], result["dropped"]) == ([], {"ort": "no ort", "emulated": "no emulated"})
+
+
+def test_a_figure_counts_as_valid_with_its_ratio(tmp_path: Path) -> None:
+    """Three rounds are enough for a throughput, not for an interval; the baseline has no ratio."""
+    clock, queries = FakeClock(), queries_of(meld_shaped(PRESETS["tiny"], tmp_path, 1, 1))
+    sides = [side(clock, "torch", 0.5, "published"), side(clock, "ort", 0.125, "batched")]
+    few, enough = (offline_figures(sides, queries, Effort(rounds, clock=clock)) for rounds in (3, 6))
+    assert measuring._summary(few, Validity()) == "1 of 2 figures VALID; ort 8.0/s, 4.0×"
+    assert measuring._summary(enough, Validity()) == "2 of 2 figures VALID; ort 8.0/s, 4.0×"
+    assert measuring._summary(enough, Validity(("busy",))).startswith("0 of 2 ")
 
 
 def test_warming_up_asks_what_will_be_asked(context: Context) -> None:

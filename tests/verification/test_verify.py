@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_every_deadline_fits_into_the_time_there_is(tmp_path: Path) -> None:
     _, outcomes = verified(tmp_path, script, steps_of(FULL))
     assert script.now <= 480
     assert {o.name for o in outcomes} == {step.name for step in steps_of(FULL)}
+
+
+def test_every_table_has_its_share_of_a_short_time(tmp_path: Path) -> None:
+    """The first ones may take what is over, and leave 40 s to each of the others."""
+
+    class Slow(Script):
+        def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
+            self.each = seconds
+            return super().run(step, seconds, ready)
+
+    script = Slow({})
+    verified(tmp_path, script, tuple(replace(s, needs=()) for s in steps_of(FULL) if s.name in FILES), seconds=200)
+    assert {name: seconds for name, (seconds, _) in script.ran.items()} == dict(
+        zip(FILES, (80, 40, 40, 40), strict=True)
+    )
 
 
 def test_measuring_has_its_time_when_all_goes_well(tmp_path: Path) -> None:
