@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fmmt_deploy.bundle.manifest import MANIFEST_NAME
-from fmmt_deploy.errors import UsageError
+from fmmt_deploy.errors import EnvironmentProblem, UsageError
 from fmmt_deploy.json_values import JsonValueError, json_object_from_text
 
 __all__ = ["check_replaceable", "is_bundle"]
@@ -21,6 +22,7 @@ def check_replaceable(target: Path, force: bool, source: Path | None = None) -> 
 
     Raises:
         UsageError: Something is there that is not to be replaced; or it would be inside of its source.
+        EnvironmentProblem: The bundle there is read-only.
     """
     if source is not None and source.resolve() in target.resolve().parents:
         raise UsageError(f"{target} is inside the bundle {source}.", fix="Give a path beside it.", path=target)
@@ -31,6 +33,9 @@ def check_replaceable(target: Path, force: bool, source: Path | None = None) -> 
         raise UsageError(what, fix="Give another path, or remove it yourself.", path=target)
     if not force:
         raise UsageError(f"The bundle {target} exists.", fix="Add --force to replace it.", path=target)
+    if not os.access(target, os.W_OK):  # a new folder could take its place, but whoever locked it wants to keep it
+        what = f"The bundle {target} is read-only, so it is never replaced."
+        raise EnvironmentProblem(what, fix="Change its permissions, or give another path.", path=target)
 
 
 def is_bundle(path: Path) -> bool:

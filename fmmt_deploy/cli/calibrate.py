@@ -144,8 +144,7 @@ def calibrate(
     shown = Output("calibrate", as_json, quiet)
     recording = Recording(context, shown, out or bundle, wanted=not (dry_run or no_receipt), making=True)
     session = Session(shown, bundle, threads)
-    if out is not None:
-        check_replaceable(out, force, bundle)
+    check_replaceable(out or bundle, force or out is None, bundle)
     may_replace = force or out is not None or dry_run
     settings = options.settings(session.architecture)
     if recipe is not None:

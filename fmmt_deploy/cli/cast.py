@@ -101,8 +101,7 @@ def cast(
     recording = Recording(context, shown, out or bundle, wanted=not (dry_run or no_receipt), making=True)
     requirement = None if require is None else requirement_from_option(require)
     session = Session(shown, bundle, threads, precision=precision)
-    if out is not None:
-        check_replaceable(out, force, bundle)
+    check_replaceable(out or bundle, force or out is None, bundle)
     wanted = check_castable(session.bundle, session.precisions, force=force or out is not None)
     stages = self_test_of(session.bundle)
     planned = plan_casts(session.bundle, wanted, keep or (), requirement)

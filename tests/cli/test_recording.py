@@ -192,6 +192,27 @@ def test_a_read_only_bundle(
     assert exit_code(command, "-b", str(bundle), *COMMANDS[command], "--no-receipt", "-q") == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("cast", "--precision", "bf16", "-b"),
+        ("cast", "--precision", "bf16", "--no-receipt", "-b"),
+        ("calibrate", "--precision", "int8-fp32", "--data", str(CHECKPOINT.parent), "-b"),
+        ("export", "--ckpt", str(CHECKPOINT), "--force", "-o"),
+    ],
+    ids=lambda arguments: " ".join(arguments[::3]),
+)
+def test_a_read_only_bundle_is_not_replaced(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """A new folder could take its place, whatever its own permissions."""
+    manifest, real = (bundle / "manifest.json").read_bytes(), os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == bundle) and real(path, mode))
+    assert exit_code(*arguments, str(bundle), "-q") == 3
+    assert "is read-only, so it is never replaced" in " ".join(capsys.readouterr().err.split())
+    assert (bundle / "manifest.json").read_bytes() == manifest
+
+
 def test_nobody_s_name_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a bundle that was named from where it is: not the user's, not the machine's, no place on its disk."""
     monkeypatch.chdir(tmp_path)
