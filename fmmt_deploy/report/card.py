@@ -12,7 +12,7 @@ from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.facts import Candidate, Facts
 from fmmt_deploy.report.figures import NONE
 from fmmt_deploy.report.finding import damage_words, finding_from_candidate
-from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.modes import data_words, judged_mode
 from fmmt_deploy.report.sections.decisions import classes_table
 from fmmt_deploy.report.sections.legal import LICENCE_HEADS, LICENCES, NOTICE
 from fmmt_deploy.report.sections.origins import hashes_table, machines, tools_table
@@ -75,13 +75,13 @@ def _candidate(candidate: Candidate) -> Iterator[str]:
     yield f"## {_plain(candidate.label)}"
     for evidence in (*candidate.f1, *candidate.parity):
         document = evidence.document
-        of = document["data"].text or document["data"]["source"].text
+        of = _words(data_words(evidence))
         stale = f" Stale: {_plain(evidence.why)}." if evidence.state == "stale" else ""
         if evidence in candidate.f1:
-            yield f"F1 on {_words(of)}.{stale}"
+            yield f"F1 on {of}.{stale}"
             yield markdown_from_table(classes_table(judged_mode(document)["equivalence"]))
         else:
-            yield f"Parity on {_words(of)}.{stale}"
+            yield f"Parity on {of}.{stale}"
             yield markdown_from_table(tensors_table(document))
     if not candidate.f1:
         yield "F1 was not judged: run `fmmt eval`."

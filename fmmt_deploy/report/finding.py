@@ -10,7 +10,7 @@ from fmmt_deploy.receipts.judged_steps import judged_on
 from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
 from fmmt_deploy.report.figures import counted, first_sentence
-from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.modes import data_words, judged_mode
 from fmmt_deploy.report.speed_words import speed_words
 
 __all__ = ["Finding", "damage_words", "finding_from_candidate", "verdict_blocks"]
@@ -139,20 +139,20 @@ def _parity(notes: _Notes, candidate: Candidate, options: str) -> None:
         notes.commands.append(command)
     for found in candidate.parity:
         if found.state == "stale":
-            _stale(notes, f"Parity on {_data(found)}", found, command)
+            _stale(notes, f"Parity on {data_words(found)}", found, command)
         elif not _is_model(found.document["reference"].text):
             against = found.document["reference"].text or "nothing"
-            notes.missing.append(f"Parity on {_data(found)} was with {against}, which is not the model itself.")
+            notes.missing.append(f"Parity on {data_words(found)} was with {against}, which is not the model itself.")
             notes.commands.append(command)
         elif found.document["passed"].flag:
             stages = counted(len(found.document["stages"]), "stage")
             against = found.document["reference"].text or "the reference"
-            notes.evidence.append(f"Parity: all {stages} are within tolerance of {against}, on {_data(found)}.")
+            notes.evidence.append(f"Parity: all {stages} are within tolerance of {against}, on {data_words(found)}.")
         else:
             worst = found.document["worst"]
             where = f" Worst: {worst['stage'].text}, {worst['tensor'].text}." if worst else ""
             what = "it does not compute what the reference computes"
-            notes.problems.append(f"Parity FAILED on {_data(found)}: {what}.{where}")
+            notes.problems.append(f"Parity FAILED on {data_words(found)}: {what}.{where}")
 
 
 def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
@@ -212,8 +212,3 @@ def _is_model(reference: str) -> bool:
 def _stale(notes: _Notes, what: str, found: Evidence, command: str) -> None:
     notes.missing.append(f"{what} was judged, but of something else than the bundle holds now: {found.why}.")
     notes.commands.append(command)
-
-
-def _data(found: Evidence) -> str:
-    data = found.document["data"].text
-    return "the bundle's self-test" if data in ("", "self-test") else f"`{data}`"

@@ -15,9 +15,9 @@ from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.card import card_from_facts, markdown_from_table
 from fmmt_deploy.report.facts import facts_from_bundle
-from tests.bundle.samples import make_bundle
+from tests.bundle.samples import FULL, make_bundle
 from tests.report.bench_sample import bench
-from tests.report.samples import DEVICE, TOOLS, evaluated, judged_bundle, receipt
+from tests.report.samples import DEVICE, TOOLS, evaluated, judged_bundle, parity, receipt, settings
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -68,6 +68,33 @@ def test_hashes_are_those_of_the_files(card: str, tmp_path: Path) -> None:
     for name in ("manifest.json", "swin.onnx", "receipts/0005-bench.json"):
         digest = hashlib.sha256((tmp_path / "bundle" / name).read_bytes()).hexdigest()
         assert f"| {name} | {digest} |" in card
+
+
+def test_every_table_says_what_its_verdict_stands_on(tmp_path: Path) -> None:
+    """As the top of the page says it: verdicts on a part of the data, or with noise, are others."""
+    bundle = make_bundle(tmp_path / "bundle", architecture=FULL)
+    of = settings(engine="trt", precision="fp16", data="meld", split="test")
+    for more in (settings(limit=24, noise="gumbel"), settings(limit=None, noise="none")):
+        append_receipt(bundle, receipt("eval", evaluated(), verdict="EQUIVALENT", settings=of | more))
+    append_receipt(bundle, receipt("parity", parity() | {"data": "meld"}, settings=of | settings(limit=3)))
+    card = card_from_facts(facts_from_bundle(bundle.path), DAY)
+    for words in (
+        "F1 on `meld (test, first 24 dialogues, noise gumbel)`.",
+        "F1 on `meld (test)`.",
+        "Parity on `meld (test, first 3 dialogues)`.",
+    ):
+        assert words in card.splitlines()
+
+
+def test_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    for digest in ("01" * 32, "cd" * 32):
+        append_receipt(bundle, receipt("calibrate", {}, inputs={"data": Hashed(digest, "MELD, train")}))
+    card = card_from_facts(facts_from_bundle(bundle.path), DAY)
+    assert [line for line in card.splitlines() if line.startswith("| input: data")] == [
+        f"| input: data (MELD, test; first for fmmt eval, receipt 4) | {'cd' * 32} |",
+        f"| input: data (MELD, train; first for fmmt calibrate, receipt 6) | {'01' * 32} |",
+    ]
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
@@ -135,6 +162,8 @@ def test_no_text_of_a_receipt_gets_out_of_its_place(tmp_path: Path, text: str) -
         document, name = evaluated(), f"bundle {words}".replace("/", "")
         document["data"]["source"] = words
         bundle = judged_bundle(tmp_path / name, evaluation_document=document, bench_document=bench(words))
+        of = settings(engine="trt", precision="fp16", data=words, split="test")
+        append_receipt(bundle, receipt("eval", document, verdict="EQUIVALENT", settings=of))
         device = {**DEVICE, "system": words, "cpu": words, "gpus": [{"name": words}]}
         made = receipt("inspect", {}, device=device, tools={**TOOLS, "onnxruntime": words})
         append_receipt(bundle, replace(made, inputs={words: Hashed("ef" * 32, words)}))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from fmmt_deploy.receipts.store import append_receipt
-from fmmt_deploy.report.blocks import Block, Charts, Listing, Paragraph, Section, Table
+from fmmt_deploy.report.blocks import Block, Charts, Heading, Listing, Paragraph, Section, Table
 from fmmt_deploy.report.facts import Facts, facts_from_bundle
 from fmmt_deploy.report.sections.audits import audit_section
 from fmmt_deploy.report.sections.decisions import decision_section
@@ -98,6 +98,19 @@ def test_the_audit_says_what_crossed_and_where_f1_went(tmp_path: Path) -> None:
     words = texts(section)
     assert "The face gate | 131,072 | 8.1×10⁻⁵ | 9.4×10⁻⁴ | 3.1×10⁻³ | 11 | 3 | 7.40" in words
     assert "−0.02 points, of which −0.01 through the gate and −0.01 elsewhere" in words
+
+
+def test_audits_of_several_verdicts_say_on_what_each_is(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    of = settings(engine="trt", precision="fp16", data="meld", split="test")
+    for more in (settings(limit=24), settings(noise="gumbel")):
+        append_receipt(bundle, receipt("eval", evaluated(), verdict="EQUIVALENT", settings=of | more))
+    blocks = audit_section(facts_from_bundle(bundle.path)).blocks
+    assert [block.words for block in blocks if isinstance(block, Heading)] == [
+        "trt, fp16 on MELD",
+        "trt, fp16 on `meld (test, first 24 dialogues)`",
+        "trt, fp16 on `meld (test, noise gumbel)`",
+    ]
 
 
 def test_a_percentile_that_can_not_be_claimed_is_marked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from fmmt_deploy.report.charts.histogram import MarkedValue, margins_histogram
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Facts
 from fmmt_deploy.report.figures import NONE, counted, error, number, percent, short, signed_points
-from fmmt_deploy.report.modes import judged_mode
+from fmmt_deploy.report.modes import data_words, judged_mode
 from fmmt_deploy.report.sections.decisions import interval_words
 
 __all__ = ["audit_section", "swap_section"]
@@ -57,7 +57,7 @@ def _judged(facts: Facts) -> Iterator[tuple[str, Document]]:
     for candidate in facts.candidates:
         for evidence in candidate.f1:
             stale = " (stale)" if evidence.state == "stale" else ""
-            data = f" on {evidence.document['data']['source'].text}" if len(candidate.f1) > 1 else ""
+            data = f" on {data_words(evidence)}" if len(candidate.f1) > 1 else ""
             yield f"{candidate.label}{data}{stale}", evidence.document
 
 

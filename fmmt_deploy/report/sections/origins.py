@@ -74,8 +74,13 @@ def machines(facts: Facts) -> tuple[str, ...]:
 
 def hashes_table(facts: Facts) -> Table:
     """What went in and what the bundle holds, by SHA-256."""
-    inputs = {(name, hashed.sha256) for receipt in facts.receipts for name, hashed in receipt.inputs.items()}
-    rows = [(f"input: {name}", digest) for name, digest in sorted(inputs)]
+    inputs: dict[tuple[str, str], str] = {}
+    for receipt in facts.receipts:
+        for name, hashed in receipt.inputs.items():
+            about = f"{hashed.about}; " if hashed.about else ""
+            first = f"input: {name} ({about}first for fmmt {receipt.command}, receipt {receipt.number})"
+            inputs.setdefault((name, hashed.sha256), first)
+    rows = [(first, digest) for (_, digest), first in sorted(inputs.items(), key=lambda one: one[0][0])]
     rows.append((MANIFEST_NAME, hash_file(facts.path / MANIFEST_NAME)))
     rows += [(name, entry.sha256) for name, entry in sorted(facts.manifest.files.items())]
     rows += [(kept.path, kept.sha256) for kept in facts.kept]
