@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-__all__ = ["Seen", "Validity", "Watched", "Witness", "together", "watched"]
+__all__ = ["Seen", "Validity", "Watched", "Witness", "rows_by_reason", "together", "watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +122,12 @@ def together(parts: Iterable[Seen | Validity]) -> Validity:
         tuple(dict.fromkeys(reason for part in found for reason in part.reasons)),
         tuple(dict.fromkeys(what for part in found for what in part.unseen)),
     )
+
+
+def rows_by_reason(rows: Iterable[tuple[str, Iterable[str]]]) -> dict[str, tuple[str, ...]]:
+    """Names of rows by what makes them invalid; every reason once, and of each every row once, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for name, reasons in rows:
+        for reason in reasons:
+            found.setdefault(reason, {})[name] = None
+    return {reason: tuple(names) for reason, names in found.items()}

@@ -13,7 +13,7 @@ from fmmt_deploy.benchmark.rate_search import Server
 from fmmt_deploy.benchmark.scenarios import Offline, SingleStream
 from fmmt_deploy.benchmark.sides import DESCRIPTIONS
 from fmmt_deploy.benchmark.statistics import format_ms
-from fmmt_deploy.benchmark.validity import Validity, together
+from fmmt_deploy.benchmark.validity import Validity, rows_by_reason, together
 from fmmt_deploy.cli.output import WIDTH, Table, readable_bytes
 
 __all__ = ["bench_parts"]
@@ -198,12 +198,9 @@ def _word(own: Validity, table: Validity, ratio: BlockRatio | None = None) -> st
 
 def _reasons(table: Validity, rows: Iterable[tuple[str, Validity]], notes: Sequence[str]) -> Iterator[str]:
     """What is said below a table: notes, why all of it is invalid, and why some rows are, each reason once."""
-    by_reason: dict[str, list[str]] = {}
-    for who, validity in rows:
-        for reason in validity.reasons:
-            by_reason.setdefault(reason, []).append(who)
+    whose = rows_by_reason((who, validity.reasons) for who, validity in rows)
     lines = [*notes, *(f"INVALID: {reason}" for reason in table.reasons)]
-    lines += [f"INVALID, {'; '.join(dict.fromkeys(who))}: {reason}" for reason, who in by_reason.items()]
+    lines += [f"INVALID, {'; '.join(who)}: {reason}" for reason, who in whose.items()]
     if lines:
         yield "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 

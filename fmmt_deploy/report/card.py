@@ -10,16 +10,20 @@ from datetime import UTC, datetime
 from fmmt_deploy.foreign_text import harmless, one_line
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.facts import Candidate, Facts
-from fmmt_deploy.report.figures import NONE
+from fmmt_deploy.report.figures import NONE, counted
 from fmmt_deploy.report.finding import damage_words, finding_from_candidate
 from fmmt_deploy.report.modes import data_words, judged_mode
 from fmmt_deploy.report.sections.decisions import classes_table
 from fmmt_deploy.report.sections.legal import LICENCE_HEADS, LICENCES, NOTICE
 from fmmt_deploy.report.sections.origins import hashes_table, machines, tools_table
+from fmmt_deploy.report.sections.reasons import reason_lines
 from fmmt_deploy.report.sections.speed import SCENARIOS, scenario_table
 from fmmt_deploy.report.sections.stages import tensors_table
 
 __all__ = ["card_from_facts", "markdown_from_table"]
+
+_REASONS = 3
+"""The most reasons against a benchmark that are named."""
 
 _ESCAPED = re.compile(r"([\\`*_|<>\[\]#&~$])")
 _LIST_MARK = re.compile(r"^(\d*)([-+.)])(?= |$|--)")
@@ -96,14 +100,20 @@ def _speed(facts: Facts) -> Iterator[str]:
         return
     document = facts.bench.document
     valid = "VALID" if document["valid"].flag else "INVALID"
-    reasons = document["reasons"].texts[:3]
-    yield f"{valid}{': ' + _words('; '.join(reasons)) if reasons else ''}. From files to labels."
+    yield f"{valid}. From files to labels."
+    yield "\n".join(_reasons(reason_lines(document)))
     for workload in document["workloads"]:
         yield f"Workload: {_words(workload['workload']['source'].text)}."
         for name, title in SCENARIOS.items():
             if workload["files"][name]:
                 yield f"{title}."
                 yield markdown_from_table(scenario_table(name, workload["files"][name]))
+
+
+def _reasons(reasons: Sequence[str]) -> Iterator[str]:
+    yield from (f"* INVALID: {_words(reason)}" for reason in reasons[:_REASONS])
+    if (more := len(reasons) - _REASONS) > 0:
+        yield f"* {counted(more, 'reason')} more: see the page."
 
 
 def _origins(facts: Facts) -> Iterator[str]:

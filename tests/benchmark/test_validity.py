@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmmt_deploy.benchmark.validity import Seen, Validity, together, watched
+from fmmt_deploy.benchmark.validity import Seen, Validity, rows_by_reason, together, watched
 
 
 class Noting:
@@ -50,3 +50,8 @@ def test_together_every_reason_stands_once() -> None:
     parts = (Validity(("a", "b"), ("x",)), Validity(), Seen(("b", "c"), ("x",)))
     assert together(parts) == Validity(("a", "b", "c"), ("x",))
     assert together(()).word == "VALID"
+
+
+def test_rows_are_told_by_what_makes_them_invalid() -> None:
+    rows = [("ort, alone", ("hot", "late")), ("ort, cached", ()), ("torch, alone", ["hot"]), ("ort, alone", ["hot"])]
+    assert rows_by_reason(rows) == {"hot": ("ort, alone", "torch, alone"), "late": ("ort, alone",)}

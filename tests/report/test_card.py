@@ -111,6 +111,14 @@ def test_an_invalid_benchmark_is_said_to_be_so(tmp_path: Path) -> None:
     assert "✗ INVALID" in card
 
 
+def test_the_reasons_against_a_benchmark_say_whose_they_are(tmp_path: Path) -> None:
+    document = bench("r0", "r1", "r2", "r3")
+    judged_bundle(tmp_path / "bundle", bench_document=document)
+    card = card_from_facts(facts_from_bundle(tmp_path / "bundle"), DAY)
+    told = [line for line in card.splitlines() if line.startswith("* INVALID") or line.endswith("see the page.")]
+    assert told == [*(f"* INVALID: r{i} (single stream)" for i in range(3)), "* 1 reason more: see the page."]
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     document = evaluated()
     document["data"]["source"] = "<script>\n# head | a `b` [c](javascript:d)"

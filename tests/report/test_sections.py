@@ -152,6 +152,25 @@ def test_a_row_whose_ratio_is_invalid_is_marked_as_the_command_marks_it(tmp_path
     assert marked == ["trt:fp16, dialogue cached, batch 1", "trt:fp16, dialogue cached, batched"]
 
 
+def test_a_reason_says_of_which_rows_it_is(tmp_path: Path) -> None:
+    """As the tables of `fmmt bench` say it, and with the table: one list is of all of them."""
+    document = bench()
+    (workload,) = document["workloads"]
+    files, drifted = workload["files"], {"valid": False, "reasons": ["the ratio drifted by 17%"]}
+    for row in (*files["single-stream"]["rows"][2:], files["offline"]["rows"][1]):
+        row["ratio"] |= drifted
+    for found in (files["stages"]["validity"], workload["device"]["rows"][0]):
+        found |= {"valid": False, "reasons": ["too warm"]}
+    reasons = ["the ratio drifted by 17%", "too warm", "of nobody"]
+    section = speed_section(facts(tmp_path, bench_document=document | {"valid": False, "reasons": reasons}))
+    assert next(block.items for block in section.blocks if isinstance(block, Listing)) == (
+        "the ratio drifted by 17% (single stream: trt:fp16, no cache; single stream: trt:fp16, dialogue cached, "
+        "batch 1; offline: trt:fp16, dialogue cached, batched)",
+        "too warm (compute alone: torch, no cache, swin; stages)",
+        "of nobody",
+    )
+
+
 def test_margins_are_rounded_as_the_verdict_s_words_round_them(tmp_path: Path) -> None:
     document = evaluated()
     document["modes"][0]["equivalence"] |= {"passing_margin": 0.11682, "detectable": 0.02461}

@@ -12,6 +12,7 @@ from fmmt_deploy.report.facts import Evidence, Facts
 from fmmt_deploy.report.figures import NONE, ms, number, short
 from fmmt_deploy.report.sections.calls import call_blocks, cold_blocks, roofline_blocks
 from fmmt_deploy.report.sections.contenders import contender, engine_colours, ratio_words, validity_mark, validity_word
+from fmmt_deploy.report.sections.reasons import reason_lines
 
 __all__ = ["SCENARIOS", "scenario_table", "speed_section"]
 
@@ -41,7 +42,7 @@ def _bench(evidence: Evidence) -> Iterator[Block]:
     if evidence.state == "stale":
         yield Paragraph(f"Stale: {evidence.why}. What follows is of the bundle as it was then.", "note")
     yield Paragraph(f"{validity_word(document)[2:] or 'Not judged'}; receipt `{evidence.path}`.")
-    yield from _reasons(document["reasons"].texts)
+    yield from _reasons(reason_lines(document))
     if document["unseen"].texts:
         yield Paragraph(f"Not watched here: {'; '.join(document['unseen'].texts)}.", "note")
     for workload in document["workloads"]:
