@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from fmmt_deploy.receipts.record import Hashed
+from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.facts import facts_from_bundle
 from fmmt_deploy.report.report import html_from_facts
 from tests.report.bench_sample import bench
 from tests.report.browser import browser, looked
-from tests.report.samples import evaluated, judged_bundle
+from tests.report.samples import evaluated, judged_bundle, receipt, settings
 
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked=2">"\'&`' + "W" * 300
 WIDTHS = (360, 1280)
@@ -95,6 +97,29 @@ def test_every_figure_is_seen_and_nothing_is_wider_than_the_window(chromium: Bro
             assert min(chart["width"] / 250, chart["height"] / 30, chart["texts"]) >= 1, chart
             assert 0 <= chart["left"] < chart["right"] <= width, chart
         assert found.run("document.documentElement.scrollWidth") <= width
+
+
+# The last state of a chain is the widest in words; whatever a step is of, the states stand within the window.
+STATES = """() => {
+  const rows = [...document.querySelector('#receipts table').tBodies[0].rows];
+  const place = [...document.querySelectorAll('#receipts table thead th')].findIndex(th => th.textContent === 'state');
+  return rows.map(row => [row.cells[place].textContent, row.cells[place].getBoundingClientRect().right]);
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_states_of_the_chain_are_seen_without_scrolling(chromium: Browser, tmp_path: Path, width: int) -> None:
+    bundle = judged_bundle(tmp_path / "bundle")
+    long = {name: Hashed("ab" * 32, "checkpoint") for name in ("multimodal_T+A+V_RoBERTa.pt", "W" * 60)}
+    of = settings(engine="ort", precision="fp32", data="/srv/" + "data" * 20, split="test", limit=24)
+    append_receipt(bundle, receipt("export", {}, inputs=long))
+    append_receipt(bundle, receipt("eval", evaluated(), verdict="INCONCLUSIVE", settings=of))
+    file = tmp_path / "report.html"
+    file.write_text(html_from_facts(facts_from_bundle(bundle.path)), encoding="utf-8")
+    with looked(chromium, file, width) as found:
+        states = found.run(STATES)
+        assert {"✓ ok", "◌ unknown", "◌ missing"} <= {state for state, _ in states}
+        assert max(right for _, right in states) <= width
 
 
 @pytest.mark.parametrize("width", WIDTHS)

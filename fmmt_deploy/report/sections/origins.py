@@ -63,7 +63,7 @@ def _chain(chain: Chain) -> Table:
         (step.kind, step.name, f"{_STATES[step.state]} {step.state}", step.why, step.receipt or NONE, step.next or NONE)
         for step in chain.steps
     ]
-    heads = ("step", "of", "!state", "~why", "receipt", "~what to run")
+    heads = ("step", "~of", "!state", "~why", "receipt", "~what to run")
     return Table(heads, rows, "The chain from the checkpoint to the benchmark")
 
 
