@@ -113,11 +113,12 @@ class CpuWitness:
 
     def _of_others(self) -> Seen:
         before, after, own = self._times, self._cpu_times(), self._own_seconds() - self._own
+        unseen = "what other processes take of the processors"
         if before is None or after is None:
-            return Seen(unseen=("what other processes take of the processors",))
+            return Seen(unseen=(unseen,))
         total, allowance = after.total - before.total, 2 * len(self._processors) / self._ticks
         if total < _SHORTEST_SECONDS * len(self._processors):
-            return Seen()
+            return Seen(unseen=(f"{unseen}, in less than {_SHORTEST_SECONDS} s",))
         others = max(0.0, after.busy - before.busy - own - allowance) / total
         steal = (after.steal - before.steal) / total
         reasons = []

@@ -75,7 +75,7 @@ def bench(
         typer.Option(
             "--fail-on-regression",
             metavar="PERCENT",
-            help="Ends with 6 if it is so much slower than --baseline-report.",
+            help="Ends with 6 if a figure is surely so much slower than in --baseline-report.",
         ),
     ] = None,
     data: Annotated[

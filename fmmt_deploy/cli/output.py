@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import PurePath
+from typing import TextIO
 
 from fmmt_deploy.errors import FmmtError
 from fmmt_deploy.foreign_text import harmless, harmless_json
@@ -211,13 +212,20 @@ def _write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # what is still buffered would fail again, loudly, when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         raise SystemExit(CLOSED_PIPE) from None
 
 
 def _say(text: str) -> None:
-    print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
+    try:
+        print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201  # the one place that may
+    except BrokenPipeError:
+        _silence(sys.stderr)  # nobody reads on: the work and its exit code are what they are
+
+
+def _silence(stream: TextIO) -> None:
+    """Lets what is still buffered go nowhere: it would fail again, loudly, when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_numeric(column: Sequence[str]) -> bool:

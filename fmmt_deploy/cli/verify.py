@@ -139,7 +139,7 @@ def _problem(bundle: Path, checked: Checked, answers: Sequence[Replayed]) -> Fmm
     if checked.problems:
         first, count = checked.problems[0], len(checked.problems)
         return ArtefactError(
-            one_line(f"{first.path} {first.what}."),
+            one_line(f"{first.path} {first.what}{'' if first.what.endswith(('.', '…')) else '.'}"),
             why=f"It is one of {count} problems in {bundle}." if count > 1 else "",
             fix="Copy the bundle again from where it is whole, or make it again.",
             path=bundle / first.path,

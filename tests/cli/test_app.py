@@ -173,6 +173,16 @@ def test_a_reader_that_goes_away(tmp_path: Path, command: str) -> None:
     assert process.returncode == (141 if command == "inspect" else 1)
 
 
+def test_an_error_that_nobody_reads_ends_as_it_would(tmp_path: Path) -> None:
+    """Not as a bug of ours: the message goes nowhere, the exit code says what happened."""
+    program = [*FMMT, "inspect", str(tmp_path / "absent")]
+    with subprocess.Popen(program, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert process.returncode == subprocess.run(program, cwd=REPOSITORY, capture_output=True, check=False).returncode
+    assert process.returncode == 8
+
+
 def test_engine_names_are_the_engines() -> None:
     from typing import get_args
 
