@@ -22,6 +22,8 @@ def check_new_file(path: Path, force: bool) -> None:
         UsageError: It exists and `force` is not given, or it can't be a file, or is something else; or it is inside a
             bundle, whose files are those that its manifest lists.
     """
+    if str(path) == "-":
+        raise UsageError("A file named - is not written: nothing here goes to stdout.", fix="Give a path.", path=path)
     if (bundle := next(filter(is_bundle, path.resolve().parents), None)) is not None:
         raise UsageError(f"{path} is inside the bundle {bundle}.", fix="Give a path beside it.", path=path)
     if path.exists() and not path.is_file():  # a pipe or a device would be gone, and a file in its place

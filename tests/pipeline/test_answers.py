@@ -24,6 +24,13 @@ def test_nothing_is_written_into_a_bundle(tmp_path: Path) -> None:
     assert (bundle / "manifest.json").read_bytes() == before
 
 
+def test_stdout_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other programs take `-`, it would be a file that is hard to remove."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="named -"):
+        check_new_file(Path("-"), force=True)
+
+
 def test_a_file_beside_a_bundle_may_be_written(tmp_path: Path) -> None:
     make_bundle(tmp_path / "b", 1)
     write_text(tmp_path / "new.jsonl", "{}\n", force=False)
