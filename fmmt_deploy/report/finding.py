@@ -63,7 +63,8 @@ class _Notes:
 def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
     """Weighs the evidence: both proofs must be there, hold, and be about what the bundle holds now."""
     notes = _Notes()
-    options = f"-b {shlex.quote(str(facts.path))} --engine {candidate.engine} --precision {candidate.precision}"
+    given = ("-b", str(facts.path), "--engine", candidate.engine, "--precision", candidate.precision)
+    options = shlex.join(given)
     _parity(notes, candidate, options)
     _f1(notes, candidate, options)
     if facts.damaged:

@@ -8,6 +8,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from fmmt_deploy.foreign_text import one_line
+
 __all__ = ["code_words", "rendered"]
 
 _MARKS = {"✓": "good", "✗": "bad", "◌": "warn"}
@@ -43,5 +45,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(code=code_words, marked=_marked)
+    environment.filters.update(code=code_words, marked=_marked, one_line=one_line)
     return environment

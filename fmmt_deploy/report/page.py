@@ -14,6 +14,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from fmmt_deploy.foreign_text import harmless
+
 __all__ = ["page"]
 
 _FRAME = """\
@@ -37,7 +39,7 @@ base-uri 'none'; form-action 'none'">
 
 
 def page(title: str, body: str) -> str:
-    """A whole page.
+    """A whole page. All of it passes here, so here no character gets through that turns or hides what stands beside it.
 
     Args:
         title: Of the window; plain text.
@@ -45,7 +47,8 @@ def page(title: str, body: str) -> str:
     """
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _template().render(title=title, body=Markup(body), style=Markup(style), digest=f"sha256-{digest}")
+    whole = _template().render(title=title, body=Markup(body), style=Markup(style), digest=f"sha256-{digest}")
+    return harmless(whole)
 
 
 @cache

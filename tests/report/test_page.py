@@ -4,8 +4,14 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+from fmmt_deploy.receipts.store import append_receipt
+from fmmt_deploy.report.facts import facts_from_bundle
 from fmmt_deploy.report.page import page
+from fmmt_deploy.report.report import html_from_facts
+from tests.report.bench_sample import bench
+from tests.report.samples import evaluated, judged_bundle, receipt, settings
 
 
 class Found(HTMLParser):
@@ -36,6 +42,34 @@ def test_a_title_is_text() -> None:
     found = Found(page("</title><script>alert(1)</script>", ""))
     assert "script" not in [tag for tag, _ in found.tags]
     assert found.title.strip().startswith("</title><script>")
+
+
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+HOSTILE = "\x1b[2Jturned \u202e\x9b\u2067 \u2028\nrm -rf ~"
+
+
+def test_no_character_steers_what_stands_beside_it() -> None:
+    text = page(f"title {HOSTILE}", f"<p>{HOSTILE}</p>\n\t<p>é – ✓\N{NO-BREAK SPACE}%</p>")
+    assert not STEERING.search(text)
+    assert text.count("\\x1b[2Jturned \\u202e\\x9b\\u2067 \\u2028\nrm") == 2
+    assert "</p>\n\t<p>é – ✓\N{NO-BREAK SPACE}%</p>" in text
+
+
+def test_what_a_receipt_says_steers_no_page_and_adds_no_command(tmp_path: Path) -> None:
+    """Also in charts, and in what is to be pasted into a shell."""
+    document, speed = evaluated("INCONCLUSIVE"), bench(HOSTILE)
+    document["data"]["source"] = document["modes"][0]["equivalence"]["words"] = HOSTILE
+    speed["workloads"][0]["files"]["single-stream"]["rows"][1]["engine"] = HOSTILE
+    bundle = judged_bundle(tmp_path / "bundle", evaluation_document=document, bench_document=speed)
+    append_receipt(bundle, receipt("eval", document, settings=settings(engine=HOSTILE, precision="fp32")))
+    text = html_from_facts(facts_from_bundle(bundle.path))
+    assert not STEERING.search(text)
+    lines = [
+        line for found in re.findall(r"<pre><code>(.*?)</code></pre>", text, re.DOTALL) for line in found.split("\n")
+    ]
+    assert lines
+    assert all(line.startswith("fmmt ") for line in lines)
+    assert any("--engine &#39;\\x1b[2Jturned" in line for line in lines)
 
 
 def test_the_policy_allows_the_style_in_the_head_and_nothing_else() -> None:
