@@ -45,7 +45,9 @@ def meld_shaped(architecture: Architecture, folder: Path, dialogues: int, faces:
         _dialogue(rng, f"dia{i}", tokens, architecture, paths, faces) for i, tokens in enumerate(_lengths(dialogues))
     ]
     order = tuple(u.id for dialogue in made for u in dialogue.utterances)
-    return DataSet(f"MELD-shaped: {dialogues} dialogues, {faces:g} faces an utterance", tuple(made), order)
+    several, many = "s" * (dialogues != 1), "s" * (faces != 1)
+    source = f"MELD-shaped: {dialogues} dialogue{several}, {faces:g} face{many} an utterance"
+    return DataSet(source, tuple(made), order)
 
 
 def tokens_of_dialogues(bundle: Bundle, dataset: DataSet) -> list[int]:

@@ -78,7 +78,7 @@ def _scores(mode: Mode, engine: str) -> Iterator[Part]:
         ("accuracy", _points(evaluation.accuracy)),
     ]
     rows = [(c.emotion, _points(c.precision), _points(c.recall), _points(c.f1), c.support) for c in evaluation.classes]
-    yield Table(f"{engine}: {len(evaluation.utterances)} utterances", (), overall)
+    yield Table(f"{engine}: {counted(len(evaluation.utterances), 'utterance')}", (), overall)
     yield Table("", ("emotion", "precision", "recall", "F1", "support"), rows)
     yield _confusion(evaluation)
 
@@ -161,11 +161,13 @@ def _counts(title: str, counts: Sequence[Sequence[int]]) -> Table:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.2f}"
+    return f"{100 * share:z.2f}"
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.2f}"
+    """With its sign, none where it rounds to zero; a plain minus, by which a column of numbers is known."""
+    text = f"{100 * share:+.2f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def _wrapped(text: str) -> str:

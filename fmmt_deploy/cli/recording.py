@@ -203,10 +203,12 @@ def data_input(dataset: DataSet | None, split: str, name: str = "data") -> dict[
         DataError: A face's file can't be read.
     """
     from fmmt_deploy.data.fingerprint import fingerprint
+    from fmmt_deploy.evaluation.words import counted
 
     if dataset is None:
         return {}
-    about = f"{dataset.source}, {split}: {len(dataset.order)} utterances of {len(dataset.dialogues)} dialogues"
+    utterances, dialogues = counted(len(dataset.order), "utterance"), counted(len(dataset.dialogues), "dialogue")
+    about = f"{dataset.source}, {split}: {utterances} of {dialogues}"
     return {name: Hashed(fingerprint(dataset), about)}
 
 

@@ -98,7 +98,7 @@ def judged_on(receipt: Receipt) -> str:
     noise, reference = settings.get("noise"), settings.get("reference")
     parts = [
         data is not None and settings.get("split"),
-        limit is not None and f"first {limit} dialogues",
+        limit is not None and ("first dialogue" if limit == 1 else f"first {limit} dialogues"),
         noise not in (None, "none") and f"noise {noise}",
         reference not in (None, "torch", "recorded") and f"against {reference}",
     ]

@@ -40,7 +40,7 @@ def card_from_facts(facts: Facts, now: datetime | None = None) -> str:
     day = (now or datetime.now(UTC)).date().isoformat()
     parts = [
         f"# Deployment card: {_plain(facts.name)}",
-        f"Written {day} by `fmmt report` from {len(facts.receipts)} receipts. F1 in points (hundredths).",
+        f"Written {day} by `fmmt report` from {counted(len(facts.receipts), 'receipt')}. F1 in points (hundredths).",
         *_verdicts(facts),
         *(part for candidate in facts.candidates for part in _candidate(candidate)),
         *_speed(facts),

@@ -28,7 +28,7 @@ NONE = "–"
 
 def points(share: float | None, digits: int = 2) -> str:
     """A share of 0 to 1 in points: `66.71`."""
-    return NONE if share is None else f"{100 * share:.{digits}f}".replace("-", "−")
+    return NONE if share is None else f"{100 * share:z.{digits}f}".replace("-", "−")
 
 
 def signed_points(share: float | None, digits: int = 2) -> str:
@@ -46,7 +46,7 @@ def percent(share: float | None, digits: int = 0) -> str:
     """A share of 0 to 1: `12 %`; `<1 %` rather than `0 %` of something, and `>99 %` rather than all of it."""
     if share is None:
         return NONE
-    text = f"{100 * share:.{digits}f}"
+    text = f"{100 * share:z.{digits}f}"
     step = f"{10**-digits:.{digits}f}"
     if share > 0 and float(text) == 0:
         return f"<{step} %"
@@ -85,7 +85,7 @@ def error(value: float | None) -> str:
 
 def tick(value: float) -> str:
     """A round value at an axis: `0.01`, `500`, `10⁻⁶`."""
-    return f"{value:,.6g}".replace("-", "−") if value == 0 or 0.01 <= abs(value) < 1e6 else exponential(value)
+    return f"{value:z,.6g}".replace("-", "−") if value == 0 or 0.01 <= abs(value) < 1e6 else exponential(value)
 
 
 def exponential(value: float, *, always: bool = False) -> str:
@@ -99,7 +99,7 @@ def exponential(value: float, *, always: bool = False) -> str:
 
 def number(value: float | None) -> str:
     """A count: `2,610`."""
-    return NONE if value is None else f"{value:,.0f}".replace("-", "−")
+    return NONE if value is None else f"{value:z,.0f}".replace("-", "−")
 
 
 def bytes_text(count: float | None) -> str:

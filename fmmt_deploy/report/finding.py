@@ -75,7 +75,9 @@ def finding_from_candidate(facts: Facts, candidate: Candidate) -> Finding:
     title = f"The engine {candidate.engine} in {candidate.precision} {verb[level]}"
     margin = max((m for found in candidate.f1 if (m := found.document["margin"].number) is not None), default=None)
     if level == "good" and margin is not None:
-        title += f", if {100 * margin:g} points of F1 do not matter"
+        title += (
+            f", if {100 * margin:g} " + ("point of F1 does" if margin == 0.01 else "points of F1 do") + " not matter"
+        )
     return Finding(
         level,
         f"{title}.",
@@ -189,7 +191,7 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
     _warned(notes, warned, command)
     for found in candidate.tries:
         margin = found.document["margin"].number
-        at = "" if margin is None else f" at a margin of {100 * margin:g} points"
+        at = "" if margin is None else f" at a margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
         notes.remarks.append(
             f"Before, F1 on `{judged_on(found.receipt) or 'the same data'}` was {found.document['verdict'].text}{at} "
             f"(`{found.path}`). A margin or seeds chosen after that prove nothing."

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from fmmt_deploy.report.blocks import Section
 from fmmt_deploy.report.facts import Facts
+from fmmt_deploy.report.figures import counted
 from fmmt_deploy.report.finding import verdict_blocks
 from fmmt_deploy.report.markup import rendered
 from fmmt_deploy.report.page import page
@@ -49,7 +50,7 @@ def html_from_facts(facts: Facts, extra: Sequence[Section] = (), now: datetime |
         "report.jinja",
         title=title,
         about=f"Bundle `{facts.name}`: {_KINDS.get(facts.manifest.architecture.modality, '')}. Written {day} from "
-        f"{len(facts.receipts)} receipts by `fmmt report`.",
+        f"{counted(len(facts.receipts), 'receipt')} by `fmmt report`.",
         verdicts=verdict_blocks(facts),
         sections=sections,
         foot="Made of the receipts in the bundle; nothing was computed for this page. It loads nothing from anywhere.",

@@ -10,6 +10,7 @@ from fmmt_deploy.benchmark.workload import meld_shaped, tokens_of_dialogues
 from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.reference.presets import PRESETS
 from fmmt_deploy.types import DataSet
+from tests.models import TINY
 
 
 def test_meld_shaped_dialogues_have_melds_lengths(tmp_path: Path) -> None:
@@ -32,6 +33,14 @@ def test_made_dialogues_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
         assert b.tokens is not None
         np.testing.assert_array_equal(a.tokens.input_ids, b.tokens.input_ids)
         assert [u.faces for u in a.utterances] == [u.faces for u in b.utterances]
+
+
+def test_made_dialogues_are_named_with_their_numbers(tmp_path: Path) -> None:
+    names = [meld_shaped(TINY["roberta"], tmp_path, dialogues=n, faces=n).source for n in (1, 2)]
+    assert names == [
+        "MELD-shaped: 1 dialogue, 1 face an utterance",
+        "MELD-shaped: 2 dialogues, 2 faces an utterance",
+    ]
 
 
 def test_dataset_of_made_dialogues_is_in_order(tmp_path: Path) -> None:

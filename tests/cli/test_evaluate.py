@@ -17,6 +17,7 @@ from fmmt_deploy.cli.output import WIDTH, Table
 from fmmt_deploy.cli.sessions import Session
 from fmmt_deploy.engines.protocol import Engines
 from fmmt_deploy.evaluation.modes import Asked, Draw, modes_from_draws
+from fmmt_deploy.evaluation.swaps import SwapMatrix, SwapRow
 from fmmt_deploy.pipeline.noise import no_noise
 from fmmt_deploy.pipeline.run import Prediction
 from fmmt_deploy.receipts.kept import read_receipts
@@ -120,11 +121,12 @@ def test_recorded_noise_is_replayed_on_both_sides(evaluated: Evaluated) -> None:
     assert mode["audit"]["gate"]["crossed"] == 0
 
 
-def test_swap_runs_every_mixture(evaluated: Evaluated) -> None:
+def test_swap_runs_every_mixture(evaluated: Evaluated, bundles: Mapping[str, Bundle]) -> None:
     _, found = evaluated("roberta", *JUDGED, "--limit", "1", "--swap")
     assert len(found["swaps"]["rows"]) == 8
     assert found["swaps"]["rows"][0]["f1"] == found["modes"][0]["reference_evaluation"]["weighted_f1"]
     assert found["swaps"]["rows"][-1]["f1"] == found["modes"][0]["evaluation"]["weighted_f1"]
+    assert read_receipts(bundles["roberta"].path)[-1].inputs["data"].about.endswith(" of 1 dialogue")
 
 
 @pytest.mark.parametrize("seeds", [(7,), (7, 8)])
@@ -143,6 +145,20 @@ def test_a_changed_decision_is_told_with_its_seed_where_there_are_several(seeds:
     seed: tuple[object, ...] = (8,) if len(seeds) > 1 else ()
     assert tuple(table.columns)[:-3] == ("utterance", *(["seed"] if seed else []), "truth")
     assert [tuple(row)[:-3] for row in table.rows] == [("a", *seed, "neutral"), ("b", *seed, "surprise")]
+
+
+def test_zero_has_one_form_and_one_utterance_is_one() -> None:
+    right = [Prediction("a", np.eye(7, dtype=np.float32)[0], ())]
+    asked, of = Asked(("a",), ("d",), (0,)), TINY["unimodal"]
+    (mode,) = modes_from_draws(asked, [Draw(no_noise, right, right)], "none", (), of)
+    rows = tuple(SwapRow({"swin": "engine"}, 0.5, difference, 0, 0.0) for difference in (-1e-17, 0.0, 1e-17, -0.0002))
+    swaps = SwapMatrix(rows, {}, {}, {}, {}, "")
+    tables = [part for part in parts_from_modes([mode], swaps, (), "ort", "torch") if isinstance(part, Table)]
+    (mixtures,) = (table for table in tables if table.title == "every mixture")
+    assert [row[-2] for row in mixtures.rows] == ["0.00", "0.00", "0.00", "-0.02"]
+    (alone,) = modes_from_draws(asked, [Draw(no_noise, right)], "none", (), of)
+    titles = [part.title for part in parts_from_modes([alone], None, (), "ort", None) if isinstance(part, Table)]
+    assert "ort: 1 utterance" in titles
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -15,6 +15,7 @@ from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.blocks import Table
 from fmmt_deploy.report.card import card_from_facts, markdown_from_table
 from fmmt_deploy.report.facts import facts_from_bundle
+from fmmt_deploy.report.report import html_from_facts
 from tests.bundle.samples import FULL, make_bundle
 from tests.report.bench_sample import bench
 from tests.report.samples import DEVICE, TOOLS, evaluated, judged_bundle, parity, receipt, settings
@@ -84,6 +85,18 @@ def test_every_table_says_what_its_verdict_stands_on(tmp_path: Path) -> None:
         "Parity on `meld (test, first 3 dialogues)`.",
     ):
         assert words in card.splitlines()
+
+
+def test_one_dialogue_one_receipt_and_one_point_are_told_as_one(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", architecture=FULL)
+    of = settings(engine="trt", precision="fp16", data="meld", split="test", limit=1)
+    append_receipt(bundle, receipt("eval", evaluated() | {"margin": 0.01}, verdict="EQUIVALENT", settings=of))
+    card, page = (write(facts_from_bundle(bundle.path)) for write in (card_from_facts, html_from_facts))
+    assert "from 1 receipt." in card
+    assert "from 1 receipt by" in page
+    assert "F1 on `meld (test, first dialogue)`." in card
+    append_receipt(bundle, receipt("parity", parity(), settings=settings(engine="trt", precision="fp16")))
+    assert "if 1 point of F1 does not matter.**" in card_from_facts(facts_from_bundle(bundle.path))
 
 
 def test_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+from fmmt_deploy.bundle.store import Bundle
 from fmmt_deploy.receipts.store import append_receipt
 from fmmt_deploy.report.blocks import Block, Charts, Heading, Listing, Paragraph, Section, Table
 from fmmt_deploy.report.facts import Facts, facts_from_bundle
 from fmmt_deploy.report.sections.audits import audit_section
 from fmmt_deploy.report.sections.decisions import decision_section
-from fmmt_deploy.report.sections.origins import environment_section, receipts_section
+from fmmt_deploy.report.sections.origins import environment_section, machines, receipts_section
 from fmmt_deploy.report.sections.precision import precision_section
 from fmmt_deploy.report.sections.speed import speed_section
 from fmmt_deploy.report.sections.stages import parity_section
@@ -189,6 +190,20 @@ def test_a_benchmark_made_by_the_command_is_read(tmp_path: Path) -> None:
     assert "It computes on the host, where nothing is copied" in words
 
 
+def test_one_of_a_kind_is_told_as_one(tmp_path: Path) -> None:
+    document, compared = evaluated(), parity()
+    compared["stages"][-1]["decisions"]["ties"] = ["dia0_utt0"]
+    found = facts(tmp_path, evaluation_document=document)
+    assert "'of 2,610; 1 tie'" in texts(decision_section(found))
+    append_receipt(
+        Bundle.open(found.path, verify=False),
+        receipt("parity", compared, settings=settings(engine="trt", precision="fp16"), device={"cores": 1}),
+    )
+    found = facts_from_bundle(found.path)
+    assert "0 decided otherwise, 1 tie turned" in texts(parity_section(found))
+    assert any(machine.startswith("1 core, ") for machine in machines(found))
+
+
 def test_precisions_are_those_of_the_graphs_that_are_there(tmp_path: Path) -> None:
     section = precision_section(facts(tmp_path))
     assert charts(section) == ["The bundle's typed graphs."]
@@ -220,6 +235,6 @@ def test_versions_that_changed_between_receipts_are_told_apart(tmp_path: Path) -
     bundle = judged_bundle(tmp_path / "bundle")
     append_receipt(bundle, receipt("parity", parity(), tools={"numpy": "9.9"}))
     words = texts(environment_section(facts_from_bundle(tmp_path / "bundle")))
-    assert "numpy | 2.3.4 (receipts 1, 2, 3, 4, 5); 9.9 (receipts 6)" in words
+    assert "numpy | 2.3.4 (receipts 1, 2, 3, 4, 5); 9.9 (receipt 6)" in words
     assert "torch | 2.9.0" in words
     assert "NVIDIA H200 (compute 9.0, driver 570.1)" in words

@@ -84,6 +84,7 @@ def _equivalence(found: Document) -> Iterator[Block]:
         yield Paragraph(found["words"].text)
     changed, decisions = found["changed"].count, (found["utterances"].count or 0) * (found["draws"].count or 1)
     passing, detectable = (_margin(found[name].number) for name in ("passing_margin", "detectable"))
+    ties = f"{NONE} ties" if (count := found["ties"].count) is None else counted(count, "tie")
     interval = f"{interval_words(found['interval'])} ({confidence})"
     yield Numbers(
         (
@@ -91,7 +92,11 @@ def _equivalence(found: Document) -> Iterator[Block]:
             ("engine", points(found["f1"].number), "weighted F1"),
             ("reference", points(found["reference_f1"].number), "weighted F1"),
             ("difference", signed_points(found["difference"].number), interval),
-            ("decisions changed", number(changed), f"of {number(decisions)}; {number(found['ties'].number)} ties"),
+            (
+                "decisions changed",
+                number(changed),
+                f"of {number(decisions)}; {ties}",
+            ),
             ("passes above", passing, f"such data can show {detectable}"),
         )
     )

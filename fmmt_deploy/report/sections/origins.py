@@ -12,7 +12,7 @@ from fmmt_deploy.receipts.record import Receipt
 from fmmt_deploy.report.blocks import Block, Heading, Listing, Paragraph, Section, Table
 from fmmt_deploy.report.documents import Document
 from fmmt_deploy.report.facts import Facts
-from fmmt_deploy.report.figures import NONE, bytes_text, counted, number, short
+from fmmt_deploy.report.figures import NONE, bytes_text, counted, short
 
 __all__ = ["environment_section", "hashes_table", "machines", "receipts_section", "tools_table"]
 
@@ -147,7 +147,7 @@ def _machine(receipt: Receipt) -> str:
     ]
     parts = [
         device["cpu"].text,
-        f"{number(device['cores'].number)} cores",
+        "" if (cores := device["cores"].count) is None else counted(cores, "core"),
         f"{bytes_text(device['memory_bytes'].number)} memory",
     ]
     return ", ".join([*(part for part in parts if part), device["system"].text, *(gpus or ["no GPU"])])
@@ -167,7 +167,7 @@ def tools_table(facts: Facts) -> Table:
 
 
 def _version(version: str, used: list[int], versions: int) -> str:
-    return version if versions == 1 else f"{version} (receipts {', '.join(map(str, used))})"
+    return version if versions == 1 else f"{version} (receipt{'s' * (len(used) > 1)} {', '.join(map(str, used))})"
 
 
 def _settings(receipt: Receipt) -> Table:

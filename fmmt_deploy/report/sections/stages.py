@@ -110,12 +110,13 @@ def _decisions(document: Document) -> Iterator[Block]:
 
 
 def _decision_words(name: str, decisions: Document) -> str:
-    total, changed, ties = decisions["utterances"].count or 0, len(decisions["changed"]), len(decisions["ties"])
+    total, changed = decisions["utterances"].count or 0, len(decisions["changed"])
+    ties = counted(len(decisions["ties"]), "tie")
     kept = decisions["kept_changed"]
     faces = f"; kept faces differ for {len(kept)}" if kept else ""
     failures = "; ".join(decisions["failures"].texts)
     failed = f". FAILED: {failures}" if failures else ""
-    return f"{name}: {counted(total, 'utterance')}, {changed} decided otherwise, {ties} ties turned{faces}{failed}."
+    return f"{name}: {counted(total, 'utterance')}, {changed} decided otherwise, {ties} turned{faces}{failed}."
 
 
 def _itself(evidence: Evidence) -> str:
