@@ -41,7 +41,8 @@ class Effort:
         rounds: At least so many.
         seconds: And at least so long.
         between: Called before every round.
-        advance: Called after every turn of a side.
+        asks: Told who is asked next, before every window of a turn: who is to blame if it never ends.
+        advance: Called after every window of a turn.
         clock: In seconds.
         haste: What limits that; None where everything is measured to its end, and a failure is an error.
     """
@@ -49,6 +50,7 @@ class Effort:
     rounds: int
     seconds: float = 0.0
     between: Callable[[], object] = lambda: None
+    asks: Callable[[str], object] = lambda _: None
     advance: Callable[[int], object] = lambda _: None
     clock: Callable[[], float] = perf_counter
     haste: Haste | None = None
@@ -92,6 +94,7 @@ class _Turns:
         self._effort.between()
 
     def answered(self, name: str, number: int) -> Sequence[float]:
+        self._effort.asks(name)
         start = self._effort.clock()
         times = self._contenders[name](number)
         self._turn_seconds[name] = _WINDOWS * (self._effort.clock() - start)  # the latest: earlier ones may compile
@@ -113,6 +116,7 @@ class _Turns:
     def drop(self, name: str, why: str) -> None:
         assert self._effort.haste is not None
         self.dropped.add(name)
+        self._turn_seconds.pop(name, None)  # it may have compiled for a minute before it failed
         self._effort.haste.dropped(name, why)
 
     def _left(self) -> float:

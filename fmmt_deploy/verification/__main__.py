@@ -13,6 +13,7 @@ from fmmt_deploy.cli.options import Force
 from fmmt_deploy.cli.output import Output, show_error
 from fmmt_deploy.errors import INTERRUPTED, FmmtError, UsageError
 from fmmt_deploy.pipeline.answers import check_new_file
+from fmmt_deploy.training.interrupts import Interrupts
 from fmmt_deploy.verification.settings import settings_for
 from fmmt_deploy.verification.steps import steps_of
 from fmmt_deploy.verification.tables import tables_of
@@ -82,8 +83,9 @@ def main(
         changes |= {name: tuple(map(str, values)) for name, values in given.items() if values}
         settings = settings_for(model, seconds, Path(scratch), **changes)
         try:
-            runner = Worker(settings, steps_of)
-            outcomes = verify(settings, steps_of(settings), runner, out, lambda outcome: shown.status(outcome.line))
+            with Interrupts(alone=True).taken():  # else its worker would outlive it, and keep the GPU
+                runner = Worker(settings, steps_of)
+                outcomes = verify(settings, steps_of(settings), runner, out, lambda outcome: shown.status(outcome.line))
         except KeyboardInterrupt:
             shown.status(f"interrupted; {out} holds what is done")
             raise typer.Exit(INTERRUPTED) from None

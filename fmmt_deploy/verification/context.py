@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,13 @@ class Context:
         settings: What is asked for.
         ready: Engines that have been shown to answer right, by name.
         deadline: When the step should be done, on the clock `monotonic`.
+        asks: Told of the engine that is asked next, which is to blame if this process then hangs or dies.
     """
 
     settings: Settings
     ready: tuple[str, ...] = ()
     deadline: float = float("inf")
+    asks: Callable[[str], object] = lambda _: None
     _opened: dict[str, Engines] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -71,6 +74,7 @@ class Context:
             FmmtError: It can't be opened here; see `open_engines`.
         """
         if name not in self._opened:
+            self.asks(name)
             choice = self.choice(name)
             opened = open_engines(self.bundle(), choice.kind, choice.precisions, self.threads)
             self._opened[name] = self._stack.enter_context(opened)

@@ -81,8 +81,14 @@ def files_to_labels(context: Context, faces: int, scenario: Scenario) -> Result:
         queries = [query for asked in _asked(context, Path(scratch), faces, scenario) for query in asked]
         with watched(witnesses_for([side.choice for side in sides])) as work:
             if sides:
-                haste = Haste(deadline, dropped.__setitem__)
-                figures = FIGURES[scenario](sides, queries, Effort(settings.rounds, advance=work.look, haste=haste))
+                engines = {side.name: side.choice.name for side in sides}
+                effort = Effort(
+                    settings.rounds,
+                    asks=lambda name: context.asks(engines[name]),
+                    advance=work.look,
+                    haste=Haste(deadline, dropped.__setitem__),
+                )
+                figures = FIGURES[scenario](sides, queries, effort)
     baseline = next((side.name for side in sides[:1] if side.name not in dropped), "")
     return {
         "summary": _summary(figures, work.validity),
@@ -173,6 +179,7 @@ def _rows(
         if context.seconds_left < 0:
             dropped[f"{name} {graph} {sizes}"] = "there was no time left"
             continue
+        context.asks(name)
         try:
             seconds = _of_call(opened, graph, inputs, wait)
         except FmmtError as error:

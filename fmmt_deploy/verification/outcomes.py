@@ -53,6 +53,8 @@ class Outcome:
         why: Why it is not done; empty if it is.
         exit_code: What the error would end a command with; 0 if there was none.
         result: What it found out.
+        asked: The engine that was to answer when its process was stopped or died; empty where none was, or that is not
+            what became of it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Outcome:
     why: str = ""
     exit_code: int = 0
     result: Result = field(default_factory=dict)
+    asked: str = ""
 
     @property
     def line(self) -> str:

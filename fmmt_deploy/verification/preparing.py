@@ -169,6 +169,7 @@ def profiles_of(context: Context) -> Profiles:
 def _untrusted(context: Context, name: str) -> Iterator[Engines]:
     """TensorRT's engines even if they did not pass the gate: how they differ tells what is wrong with them."""
     choice = context.choice(name)
+    context.asks(name)
     if choice.kind in FLAVOURS:
         with engines_from_bundle(context.bundle(), choice.kind, choice.precisions, trusted_only=False) as engines:
             yield engines

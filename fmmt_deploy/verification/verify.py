@@ -49,18 +49,20 @@ def verify(
         for step in steps:
             left = settings.seconds - (clock() - began)
             outcomes.append(_outcome(step, left, outcomes, ready_engines(steps, outcomes), runner))
-            tell(outcomes[-1])
             _record(record, settings, outcomes, started)
+            tell(outcomes[-1])
     finally:
         runner.close()
     return tuple(outcomes)
 
 
 def ready_engines(steps: Sequence[Step], outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """Engines all of whose tests are done."""
+    """Engines all of whose tests are done, and with which no step was lost."""
+    blamed = {outcome.asked for outcome in outcomes}
     done = {outcome.name for outcome in outcomes if outcome.state == "done"}
     tested = dict.fromkeys(step.readies for step in steps if step.readies is not None)
-    return tuple(name for name in tested if all(step.name in done for step in steps if step.readies == name))
+    able = (name for name in tested if name not in blamed)
+    return tuple(name for name in able if all(step.name in done for step in steps if step.readies == name))
 
 
 def exit_code_of(settings: Settings, outcomes: Sequence[Outcome]) -> int:

@@ -1,8 +1,8 @@
 """Where steps run: in a process that can be stopped, and whose death costs one step only; or in this one.
 
 TensorRT, CUDA and compilers can hang or take their process with them. So a worker runs step after step, keeping its
-engines open; if one passes its deadline, or the worker dies, that step is lost and a new worker goes on. So it does
-where a step leaves a GPU that does nothing more for its process.
+engines open; if one passes its deadline, or the worker dies, that step is lost and a new worker goes on, without the
+engine that was asked last. So it does where a step leaves a GPU that does nothing more for its process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fmmt_deploy.engines.tensorrt.gpu import gpu_is_broken
 from fmmt_deploy.verification.context import Context
-from fmmt_deploy.verification.outcomes import Outcome, Step, outcome_of
+from fmmt_deploy.verification.outcomes import Outcome, State, Step, outcome_of
 from fmmt_deploy.verification.settings import Settings
 
 __all__ = ["Here", "Runner", "StepsOf", "Worker"]
@@ -83,22 +83,20 @@ class Worker:
             self.close()
             pipe = self._begun()
             pipe.send(asked)
-        if not pipe.poll(seconds + _GRACE_SECONDS):
-            self.close()
-            return Outcome(step.name, "late", monotonic() - start, f"it was stopped after {seconds:.0f} s", 1)
+        engine = ""
         try:
-            outcome, goes_on = pipe.recv()
+            while pipe.poll(max(0.0, start + seconds + _GRACE_SECONDS - monotonic())):
+                match pipe.recv():
+                    case str(name):
+                        engine = name
+                    case outcome, goes_on:
+                        if not goes_on:
+                            self.close()
+                        assert isinstance(outcome, Outcome)
+                        return outcome
         except (EOFError, OSError):  # OSError: it died before it read what it was asked
-            process = self._process
-            assert process is not None
-            process.join()
-            why = f"its process died with code {process.exitcode}"
-            self.close()
-            return Outcome(step.name, "failed", monotonic() - start, why, 1)
-        assert isinstance(outcome, Outcome)
-        if not goes_on:
-            self.close()
-        return outcome
+            return self._lost(step, "failed", start, f"its process died with code {self._exit_code()}", engine)
+        return self._lost(step, "late", start, f"it was stopped after {seconds:.0f} s", engine)
 
     def close(self) -> None:
         """See `Runner.close`."""
@@ -107,6 +105,16 @@ class Worker:
             self._process.kill()
             self._process.join()
         self._process = self._pipe = None
+
+    def _lost(self, step: Step, state: State, start: float, why: str, engine: str) -> Outcome:
+        self.close()
+        blamed = f" when {engine} was asked, which no step asks again" if engine else ""
+        return Outcome(step.name, state, monotonic() - start, f"{why}{blamed}", 1, asked=engine)
+
+    def _exit_code(self) -> int | None:
+        assert self._process is not None
+        self._process.join()
+        return self._process.exitcode
 
     def _begun(self) -> Connection:
         if self._process is None or self._pipe is None:
@@ -119,14 +127,14 @@ class Worker:
 
 
 def _serve(pipe: Connection, settings: Settings, steps_of: StepsOf) -> None:
-    context = Context(settings)
+    context = Context(settings, asks=pipe.send)
     steps: Mapping[str, Step] = {step.name: step for step in steps_of(settings)}
     try:
         while True:
             name, seconds, context.ready = pipe.recv()
             outcome = outcome_of(_within(steps[name], seconds), context)
             pipe.send((outcome, outcome.state == "done" or not gpu_is_broken()))
-    except (EOFError, KeyboardInterrupt):  # whoever asked is gone, or stops us all
+    except (EOFError, OSError, KeyboardInterrupt):  # whoever asked is gone, or stops us all
         context.close()
 
 

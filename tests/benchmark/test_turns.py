@@ -82,6 +82,27 @@ def test_where_no_ratio_is_to_be_had_all_go_on_together(seconds: dict[str, float
     assert found == Counter(a=3, b=3)
 
 
+def test_a_baseline_without_time_for_a_ratio_keeps_its_turns() -> None:
+    """After a round of 6 s 15 are left: six turns fit of the other two, but not of the baseline, and so no ratio."""
+    clock = FakeClock()
+    found, _ = hasty(clock, taking(clock, a=2, b=0.5, c=0.5), deadline=21)
+    assert found == Counter(a=3, b=3, c=3)
+
+
+def test_what_failed_after_compiling_keeps_nobody_out() -> None:
+    """Its first window took 20 s, and the second failed: 9 s are enough for the other."""
+    clock, windows = FakeClock(), iter([20.0])
+
+    def failing(_: int) -> Sequence[float]:
+        if (seconds := next(windows, None)) is None:
+            raise FmmtError("out of memory")
+        clock.seconds += seconds
+        return [1000 * seconds]
+
+    found, dropped = hasty(clock, {"bad": failing, **taking(clock, a=0.5)}, deadline=29)
+    assert (found, list(dropped)) == (Counter(a=6), ["bad"])
+
+
 def test_without_time_nobody_begins() -> None:
     clock = FakeClock(5.0)
     found, dropped = hasty(clock, taking(clock, a=1, b=1), deadline=4)
@@ -134,10 +155,11 @@ def test_others_are_told_of_turns_and_rounds_as_ever() -> None:
     effort = Effort(
         2,
         between=lambda: told.append("round"),
-        advance=lambda _: told.append("turn"),
+        asks=told.append,
+        advance=lambda _: told.append("answered"),
         clock=clock,
         haste=Haste(100, lambda *_: pytest.fail("dropped")),
     )
     blocks: tuple[Block, ...] = turns(taking(clock, a=1), effort)
-    assert told == ["round", "turn", "turn"] * 2
+    assert told == ["round", "a", "answered", "a", "answered"] * 2
     assert len(blocks) == 2

@@ -131,6 +131,20 @@ def test_one_that_fails_is_named_and_the_others_are_measured(
 
 
 @pytest.mark.usefixtures("witness")
+def test_it_is_told_which_engine_is_asked(context: Context) -> None:
+    """When it is opened, before every window, and alone: who is asked and never answers is the one told last."""
+    told = list[str]()
+    context.asks = told.append
+    measured(context, "offline")
+    assert told[:2] == list(READY)
+    assert list(dict.fromkeys(told[2:])) == list(READY)
+    assert len(told) >= 2 + 2 * 3  # two windows of the published loop and of each
+    told.clear()
+    assert len(measuring.stages(context)["rows"]) == len(told)  # type: ignore[arg-type]  # a plain value
+    assert set(told) == set(READY)
+
+
+@pytest.mark.usefixtures("witness")
 def test_an_engine_that_can_t_be_opened_is_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     opening = context.engines
 

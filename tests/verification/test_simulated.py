@@ -14,6 +14,7 @@ import pytest
 
 from fmmt_deploy.bundle.manifest import Precision, graphs_of
 from fmmt_deploy.engines.tensorrt.flavour import FlavourName
+from fmmt_deploy.errors import INTERRUPTED
 from fmmt_deploy.parity import trial
 from fmmt_deploy.verification import preparing
 from fmmt_deploy.verification.context import Context
@@ -170,6 +171,25 @@ def test_the_script_from_a_checkout(tmp_path: Path) -> None:
     assert done.stdout.startswith("goals\n")
     assert "no NVIDIA GPU" in done.stdout
     assert f"wrote {record.name}" in done.stdout
+
+
+@pytest.mark.slow
+def test_being_asked_to_end_is_like_ctrl_c(tmp_path: Path) -> None:
+    """Its worker ends with it, and nothing is left but the record."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "fmmt_deploy.verification", "--model", "tiny", "-o", str(tmp_path / "r.json")]
+    environment = {**os.environ, "TMPDIR": str(scratch), "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        first = running.stderr.readline()
+        running.terminate()
+        said = running.stderr.read()  # until its worker has ended, too
+    assert "environment" in first
+    assert running.returncode == INTERRUPTED
+    assert "interrupted; " in said
+    assert list(scratch.iterdir()) == []
+    assert json.loads((tmp_path / "r.json").read_text())["steps"][0]["state"] == "done"
 
 
 def test_the_script_without_time(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_the_record_is_whole_after_every_step(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_what_is_told_is_recorded(tmp_path: Path) -> None:
+    record, told = tmp_path / "record.json", list[list[str]]()
+
+    def tell(_: Outcome) -> None:
+        told.append([step["name"] for step in json.loads(record.read_text())["steps"]])
+
+    verify(FULL, tuple(Step(name, 60, _nothing) for name in "ab"), Script({}), record, tell)
+    assert told == [["a"], ["a", "b"]]
+
+
 def test_a_record_that_was_interrupted_is_whole(tmp_path: Path) -> None:
     class Interrupted(Script):
         def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
@@ -157,6 +167,13 @@ def test_only_engines_that_answer_right_are_measured(tmp_path: Path) -> None:
     verified(tmp_path, script, steps_of(FULL), seconds=4800)
     ready = set(script.ran["10 faces, single-stream"][1])
     assert set(engine_names(FULL)) - ready == {"trt:fp16", "ort-cuda", "torch-compiled:fp16"}
+
+
+def test_an_engine_with_which_a_step_was_lost_is_asked_no_more() -> None:
+    steps = steps_of(FULL)
+    done = [Outcome(step.name, "done") for step in steps]
+    lost = [Outcome(FILES[0], "late", asked="trt:fp16")]
+    assert set(ready_engines(steps, done)) - set(ready_engines(steps, done + lost)) == {"trt:fp16"}
 
 
 def test_steps_name_each_other_rightly() -> None:

@@ -25,6 +25,22 @@ def _hang(_: Context) -> Result:
     return {}
 
 
+def _ask_and_hang(context: Context) -> Result:
+    context.asks("ort")
+    context.asks("trt:fp16")
+    return _hang(context)
+
+
+def _ask_and_die(context: Context) -> Result:
+    context.asks("trt:fp16")
+    os._exit(9)
+
+
+def _ask(context: Context) -> Result:
+    context.asks("trt:fp16")
+    return {"summary": "asked"}
+
+
 def _die(_: Context) -> Result:
     os._exit(9)
 
@@ -54,6 +70,7 @@ def _bug(_: Context) -> Result:
 def steps_of(settings: Settings) -> tuple[Step, ...]:
     del settings
     work = {"pid": _pid, "hang": _hang, "die": _die, "unable": _unable, "wrong": _wrong, "bug": _bug}
+    work |= {"ask": _ask, "ask and hang": _ask_and_hang, "ask and die": _ask_and_die}
     work |= {"die afterwards": _die_afterwards, "break the GPU": _break_the_gpu}
     return (*(Step(n, 30, w, gpu=False) for n, w in work.items()), Step("gpu", 30, _pid))
 
@@ -98,6 +115,19 @@ def test_what_hangs_is_stopped_and_others_go_on(worker: Worker, monkeypatch: pyt
 def test_what_dies_is_told_and_others_go_on(worker: Worker) -> None:
     died = run(worker, "die")
     assert (died.state, died.why) == ("failed", "its process died with code 9")
+    assert run(worker, "pid").state == "done"
+
+
+@pytest.mark.parametrize(("name", "state"), [("ask and hang", "late"), ("ask and die", "failed")])
+def test_the_engine_that_was_asked_last_is_blamed(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    monkeypatch.setattr(worker_module, "_GRACE_SECONDS", 0.0)
+    asked = run(worker, "ask")
+    assert (asked.state, asked.result["summary"], asked.asked) == ("done", "asked", "")
+    lost = run(worker, name, 1.0)
+    assert (lost.state, lost.asked) == (state, "trt:fp16")
+    assert lost.why.endswith(" when trt:fp16 was asked, which no step asks again")
     assert run(worker, "pid").state == "done"
 
 
