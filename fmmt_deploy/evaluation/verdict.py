@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from fmmt_deploy.errors import NotEquivalentError
 from fmmt_deploy.evaluation.changes import ChangedDecision
 from fmmt_deploy.evaluation.significance import Interval, McNemar
-from fmmt_deploy.evaluation.words import counted, points, rounded_up_points
+from fmmt_deploy.evaluation.words import counted, margin_words, points, rounded_up_points
 from fmmt_deploy.rounding import LOGIT_ROUNDING, TIE_MARGIN
 
 __all__ = ["ClassDifference", "Equivalence", "Verdict"]
@@ -134,7 +134,7 @@ def _finding(found: Equivalence) -> str:
     same = abs(found.difference) < 1e-12
     difference = "no difference" if same else f"a difference of {points(found.difference, True)} points"
     return (
-        f"{found.verdict} at a margin of {100 * found.margin:g} points: the engine's weighted F1 is "
+        f"{found.verdict} at a margin of {margin_words(found.margin)}: the engine's weighted F1 is "
         f"{points(found.f1)}, the reference's {points(found.reference_f1)}, {difference}{draws} "
         f"({100 * found.interval.confidence:g} % interval {low} to {high}, resampling "
         f"{counted(found.dialogues, 'dialogue')} and allowing for one not seen{unseen})."
@@ -142,7 +142,7 @@ def _finding(found: Equivalence) -> str:
 
 
 def _reason(found: Equivalence) -> str:
-    margin, interval = f"{100 * found.margin:g} points", found.interval
+    margin, interval = margin_words(found.margin), found.interval
     way = "worse" if interval.high < 0 else "better" if interval.low > 0 else ""
     if found.verdict == "EQUIVALENT":
         small = {

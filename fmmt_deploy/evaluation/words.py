@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "points", "rounded_up_points"]
+__all__ = ["counted", "margin_words", "points", "rounded_up_points"]
 
 
 def points(share: float, signed: bool = False) -> str:
@@ -32,6 +32,12 @@ def counted(number: int, one: str, many: str = "") -> str:
         many: The word for another number; default `one` and s.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def margin_words(share: float) -> str:
+    """A margin as it was given: `0.5 points`, `1 point`."""
+    value = f"{100 * share:g}"
+    return f"{value} {'point' if value == '1' else 'points'}"
 
 
 def rounded_up_points(share: float) -> str:

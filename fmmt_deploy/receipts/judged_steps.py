@@ -80,7 +80,9 @@ def _judged(
 def _margin(receipt: Receipt) -> str:
     """A verdict on F1 is one at its margin only."""
     margin = receipt.settings.get("margin")
-    return f" at {margin.value:g} points" if margin and isinstance(margin.value, int | float) else ""
+    if margin is None or not isinstance(margin.value, int | float):
+        return ""
+    return f" at {margin.value:g} {'point' if margin.value == 1 else 'points'}"
 
 
 _ITSELF = "against itself"

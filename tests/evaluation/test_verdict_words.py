@@ -9,7 +9,7 @@ from fmmt_deploy.errors import NotEquivalentError
 from fmmt_deploy.evaluation.changes import ChangedDecision
 from fmmt_deploy.evaluation.significance import Interval, McNemar
 from fmmt_deploy.evaluation.verdict import Equivalence, Verdict
-from fmmt_deploy.evaluation.words import counted, points, rounded_up_points
+from fmmt_deploy.evaluation.words import counted, margin_words, points, rounded_up_points
 
 
 def change(label: str, before: str, after: str, tie: bool = False) -> ChangedDecision:
@@ -191,3 +191,8 @@ def test_a_negative_verdict_says_what_to_do_next() -> None:
         with_verdict("DIFFERENT", -0.03, -0.02).raise_unless_equivalent()
     assert "fmmt diff" in different.value.fix
     assert "more dialogues" not in different.value.fix
+
+
+def test_a_margin_is_said_as_it_was_given() -> None:
+    assert [margin_words(share) for share in (0.005, 0.01, 0.03)] == ["0.5 points", "1 point", "3 points"]
+    assert "at a margin of 1 point:" in replace(FOUND, margin=0.01).words

@@ -159,13 +159,13 @@ def test_a_negative_verdict_is_not_hidden_by_a_wider_margin_after_it(tmp_path: P
     bundle = make_bundle(tmp_path / "b")
     append_receipt(bundle, exported(bundle))
     outputs = exported(bundle).outputs
-    for margin, verdict, of in ((0.1, "DIFFERENT", {"gone": SOURCE}), (0.5, "DIFFERENT", {}), (20, "EQUIVALENT", {})):
+    for margin, verdict, of in ((0.1, "DIFFERENT", {"gone": SOURCE}), (0.5, "DIFFERENT", {}), (1, "EQUIVALENT", {})):
         typed = {"engine": "ort", "precision": "fp32", "margin": margin}
         settings = {name: Setting(value, "command line") for name, value in typed.items()}
         judged = Receipt(command="eval", seconds=1.0, verdict=verdict, settings=settings, subjects=of or outputs)
         append_receipt(bundle, replace(judged, exit_code=5 * (verdict == "DIFFERENT")))
     found = step(bundle, "F1")
-    assert (found.state, found.why) == ("ok", "EQUIVALENT at 20 points, after DIFFERENT at 0.5 points")
+    assert (found.state, found.why) == ("ok", "EQUIVALENT at 1 point, after DIFFERENT at 0.5 points")
 
 
 def test_the_first_receipt_follows_none(tmp_path: Path) -> None:
