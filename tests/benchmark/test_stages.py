@@ -92,12 +92,13 @@ def test_a_model_of_faces_alone_has_nothing_to_cache(tiny_bundle: Bundles, tmp_p
             assert (row.stage, row.gflop is None) == ("fusion", False)
 
 
-def test_only_a_device_is_waited_for(tiny_bundle: Bundles) -> None:
+def test_only_a_device_is_waited_for_and_in_every_way(tiny_bundle: Bundles) -> None:
     bundle = tiny_bundle("roberta")
     on_device = choice_from_option("trt", TINY)
     with open_engines(bundle, "ort") as engines:
-        staged = staged_ways(Opened(bundle, (ORT, on_device), {"ort": engines, "trt": engines}, None, 4, 1))
+        staged = staged_ways(Opened(bundle, (ORT, on_device), {"ort": engines, "trt": engines}, on_device, 4, 1))
     assert {(one.choice.name, one.clock.wait is None) for one in staged} == {("ort", True), ("trt", False)}
+    assert {one.way for one in staged if one.clock.wait} == {"published", "alone", "cached", "batched"}
 
 
 def test_stages_of_a_gpu_end_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

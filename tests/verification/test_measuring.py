@@ -9,6 +9,7 @@ import pytest
 
 from fmmt_deploy.benchmark.choices import Choice
 from fmmt_deploy.benchmark.files import offline_figures
+from fmmt_deploy.benchmark.published import Published
 from fmmt_deploy.benchmark.queries import AllAtOnce, Query, WithCache, queries_of
 from fmmt_deploy.benchmark.turns import Effort
 from fmmt_deploy.benchmark.validity import Seen, Validity
@@ -131,6 +132,19 @@ def test_one_that_fails_is_named_and_the_others_are_measured(
 
 
 @pytest.mark.usefixtures("witness")
+def test_where_the_published_loop_fails_nothing_is_a_baseline(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: Any, __: Sequence[Query]) -> None:
+        raise FmmtError("out of memory")
+
+    monkeypatch.setattr(Published, "answer", failing)
+    result = measured(context, "offline")
+    assert (result["baseline"], result["dropped"]) == ("", {"ort published": "out of memory"})
+    assert [row["ratio"] for row in result["rows"]] == [None, None]
+
+
+@pytest.mark.usefixtures("witness")
 def test_it_is_told_which_engine_is_asked(context: Context) -> None:
     """When it is opened, before every window, and alone: who is asked and never answers is the one told last."""
     told = list[str]()
@@ -176,6 +190,23 @@ def test_without_any_engine_there_is_nothing(context: Context, monkeypatch: pyte
     monkeypatch.setattr(context, "engines", refused)
     result = measured(context, "offline")
     assert (result["rows"], result["dropped"]) == ([], {"ort": "no ort", "emulated": "no emulated"})
+
+
+def test_turns_are_over_before_the_step_is(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 100 s left, within 90: what then still goes on has the rest."""
+    asked, now = list[Effort](), 1000.0
+
+    def figures(_: object, __: object, effort: Effort) -> tuple[()]:
+        asked.append(effort)
+        return ()
+
+    monkeypatch.setattr(measuring, "FIGURES", {"offline": figures})
+    monkeypatch.setattr(measuring, "perf_counter", lambda: now)
+    context.deadline = monotonic() + 100
+    measured(context, "offline")
+    (effort,) = asked
+    assert effort.haste is not None
+    assert effort.haste.deadline - now == pytest.approx(90, abs=2)
 
 
 def test_a_figure_counts_as_valid_with_its_ratio(tmp_path: Path) -> None:
