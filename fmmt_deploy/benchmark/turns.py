@@ -22,7 +22,8 @@ class Haste:
 
     Contenders named first matter most, the first being what the others are compared with. Those for which there is no
     time in the first round are dropped. Then those for which there is none for the rounds that a ratio needs have no
-    further turn, so that the others have them: their figures are of one turn, and INVALID.
+    further turn, so that the others have them: their figures are of one turn, and INVALID. A later round in which time
+    runs out, as turns took longer than before, ends there and does not count.
 
     Attributes:
         deadline: When all is over, on the effort's clock; a turn may be this much late as it takes longer than others.
@@ -76,7 +77,7 @@ def turns(contenders: Mapping[str, Callable[[int], Sequence[float]]], effort: Ef
         failed=None if effort.haste is None else lambda name, error: taken.drop(name, error.what),
         clock=effort.clock,
     )
-    return tuple(block for block in blocks if block.contender not in taken.dropped)
+    return tuple(b for b in blocks if b.contender not in taken.dropped and b.round != taken.broken_off)
 
 
 class _Turns:
@@ -87,7 +88,7 @@ class _Turns:
         self._began, self._rounds = effort.clock(), 0
         self._turn_seconds = dict[str, float]()
         self._retired = set[str]()
-        self.dropped = set[str]()
+        self.dropped, self.broken_off = set[str](), -1
 
     def begin_round(self) -> None:
         self._rounds += 1
@@ -111,7 +112,11 @@ class _Turns:
     def sits_out(self, name: str) -> bool:
         if self._rounds == 1 and self._left() < max(self._turn_seconds.values(), default=0.0):
             self.drop(name, "There was no time for it.")
-        return name in self._retired | self.dropped
+        if name in self._retired | self.dropped:
+            return True
+        if self._rounds > 1 and self._left() < 0:
+            self.broken_off = self._rounds - 1
+        return self.broken_off >= 0
 
     def drop(self, name: str, why: str) -> None:
         assert self._effort.haste is not None

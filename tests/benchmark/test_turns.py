@@ -121,6 +121,30 @@ def test_no_round_is_begun_that_would_end_too_late() -> None:
     assert (found, dropped, clock.seconds) == (Counter(a=2), {}, 10.0)
 
 
+def test_a_round_in_which_time_runs_out_does_not_count() -> None:
+    """A first round of 4 s, and 6 left for a second; in that b, which comes first, takes 8, and a is not asked."""
+    clock, times = FakeClock(), iter([1.0, 1.0, *[4.0] * 20])
+
+    def slowing(_: int) -> Sequence[float]:
+        clock.seconds += (seconds := next(times))
+        return [1000 * seconds]
+
+    found, dropped = hasty(clock, {**taking(clock, a=1), "b": slowing}, deadline=10)
+    assert (found, dropped, clock.seconds) == (Counter(a=1, b=1), {}, 12.0)
+
+
+def test_a_round_that_all_have_ended_counts_though_time_is_over() -> None:
+    """As above, but a comes last and retired c after it; rounds of a and b take 1 + 2 s, the last one 1 + 8 s."""
+    clock, times = FakeClock(), iter([*[1.0] * 8, *[4.0] * 20])
+
+    def slowing(_: int) -> Sequence[float]:
+        clock.seconds += (seconds := next(times))
+        return [1000 * seconds]
+
+    found, _ = hasty(clock, {**taking(clock, a=0.5), "b": slowing, **taking(clock, c=2)}, deadline=23)
+    assert found == Counter(a=5, b=5, c=1)
+
+
 def test_what_compiles_in_its_first_turn_is_judged_by_the_last_window() -> None:
     """20 s, then 1 s a window: a first turn of 22 s, and five more of 2 s are in time."""
     clock, times = FakeClock(), iter([20.0, *[1.0] * 40])
