@@ -145,9 +145,10 @@ def verdict(
 
 
 def _parts(found: Verdict, plot: Path | None) -> list[Table | str]:
+    from fmmt_deploy.evaluation.words import counted
     from fmmt_deploy.selection.report import ACCURACY_COLUMNS, MARK_COLUMNS, MISSING_COLUMNS
 
-    title = f"{found.data}: {found.utterances} utterances of {found.dialogues} dialogues"
+    title = f"{found.data}: {counted(found.utterances, 'utterance')} of {counted(found.dialogues, 'dialogue')}"
     parts: list[Table | str] = [
         Table(title, ACCURACY_COLUMNS, found.accuracy_rows()),
         Table("what it gains", MARK_COLUMNS, found.mark_rows()),

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fmmt_deploy.evaluation.words import margin_words
 from fmmt_deploy.receipts.judged_steps import judged_on
 from fmmt_deploy.report.blocks import Code, Level, Listing, Paragraph, Verdict
 from fmmt_deploy.report.facts import Candidate, Evidence, Facts
@@ -191,7 +192,7 @@ def _f1(notes: _Notes, candidate: Candidate, options: str) -> None:
     _warned(notes, warned, command)
     for found in candidate.tries:
         margin = found.document["margin"].number
-        at = "" if margin is None else f" at a margin of {100 * margin:g} point{'s' * (margin != 0.01)}"
+        at = "" if margin is None else f" at a margin of {margin_words(margin)}"
         notes.remarks.append(
             f"Before, F1 on `{judged_on(found.receipt) or 'the same data'}` was {found.document['verdict'].text}{at} "
             f"(`{found.path}`). A margin or seeds chosen after that prove nothing."
