@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 
 from fmmt_deploy.benchmark import rates
 from fmmt_deploy.benchmark.boundaries import Boundary, Recorded, boundary_rows, recorded_dialogues
@@ -179,4 +180,4 @@ def _watched(plan: Plan, what: str, sampled: _Rates) -> Iterator[tuple[Watched, 
         return
     plan.status(what)
     with watched(plan.witnesses) as work:
-        yield work, Effort(plan.rounds, plan.seconds, between=sampled.sample, advance=work.look)
+        yield work, Effort(plan.rounds, plan.seconds, between=sampled.sample, advance=work.look, clock=perf_counter)
