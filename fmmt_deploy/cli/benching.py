@@ -80,7 +80,7 @@ class OutputFiles:
         force: Replace what is there.
 
     Raises:
-        UsageError: One exists, or its folder does not.
+        UsageError: One exists, or its folder does not, or both are one.
     """
 
     samples: Path | None
@@ -88,6 +88,8 @@ class OutputFiles:
     force: bool
 
     def __post_init__(self) -> None:
+        if self.samples is not None and self.save is not None and self.samples.resolve() == self.save.resolve():
+            raise UsageError(f"--samples and --save are both {self.save}.", fix="Give them two names.", path=self.save)
         for path in (self.samples, self.save):
             if path is not None:
                 check_new_file(path, self.force)

@@ -314,6 +314,7 @@ def test_a_receipt_is_left_in_any_case(
         (("-b", "x", "--scenario", "server", "--limit-ms", "9", "--min-speed-up", "2"), "ratios"),
         (("-b", "x", "--limit", "3"), "--limit"),
         (("-b", "x", "--save", "/no/such/folder/f.json"), "folder"),
+        (("-b", "x", "--save", "f.json", "--samples", "./f.json"), "--samples and --save are both"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
