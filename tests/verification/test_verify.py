@@ -25,18 +25,19 @@ def _nothing(_: Context) -> Result:
 
 
 class Script:
-    """Gives prepared outcomes, each of which takes some seconds of a clock."""
+    """Gives prepared outcomes, each of which takes some seconds of a clock; without a number, as many as it may."""
 
-    def __init__(self, states: Mapping[str, State], seconds: float = 10.0) -> None:
+    def __init__(self, states: Mapping[str, State], seconds: float | None = 10.0) -> None:
         self.states, self.each, self.now = states, seconds, 0.0
         self.ran: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.closed = False
 
     def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
         self.ran[step.name] = (seconds, ready)
-        self.now += self.each
+        taken = seconds if self.each is None else self.each
+        self.now += taken
         state = self.states.get(step.name, "done")
-        return Outcome(step.name, state, self.each, "" if state == "done" else "so it is", 0 if state == "done" else 4)
+        return Outcome(step.name, state, taken, "" if state == "done" else "so it is", 0 if state == "done" else 4)
 
     def close(self) -> None:
         self.closed = True
@@ -116,12 +117,7 @@ def test_time_that_is_short_is_left_to_what_matters(tmp_path: Path) -> None:
 def test_every_deadline_fits_into_the_time_there_is(tmp_path: Path) -> None:
     """Steps that all take as long as they may never end later than asked."""
 
-    class Slow(Script):
-        def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
-            self.each = seconds
-            return super().run(step, seconds, ready)
-
-    script = Slow({})
+    script = Script({}, seconds=None)
     _, outcomes = verified(tmp_path, script, steps_of(FULL))
     assert script.now <= 480
     assert {o.name for o in outcomes} == {step.name for step in steps_of(FULL)}
@@ -130,12 +126,7 @@ def test_every_deadline_fits_into_the_time_there_is(tmp_path: Path) -> None:
 def test_every_table_has_its_share_of_a_short_time(tmp_path: Path) -> None:
     """The first ones may take what is over, and leave 40 s to each of the others."""
 
-    class Slow(Script):
-        def run(self, step: Step, seconds: float, ready: tuple[str, ...]) -> Outcome:
-            self.each = seconds
-            return super().run(step, seconds, ready)
-
-    script = Slow({})
+    script = Script({}, seconds=None)
     verified(tmp_path, script, tuple(replace(s, needs=()) for s in steps_of(FULL) if s.name in FILES), seconds=200)
     assert {name: seconds for name, (seconds, _) in script.ran.items()} == dict(
         zip(FILES, (80, 40, 40, 40), strict=True)
