@@ -12,11 +12,11 @@ import torch
 
 from fmmt_deploy.errors import FmmtError, UsageError
 from fmmt_deploy.evaluation.evaluation import Evaluation
+from fmmt_deploy.interrupts import Interrupts
 from fmmt_deploy.reference.model import ReferenceModel
 from fmmt_deploy.training.batches import FaceBatch, Faces, Target, TargetBatch
 from fmmt_deploy.training.checkpoints import Checkpoints
 from fmmt_deploy.training.devices import Devices, lost_peers, open_devices
-from fmmt_deploy.training.interrupts import Interrupts
 from fmmt_deploy.training.objective import Trainee
 from fmmt_deploy.training.optimisation import optimisers_of
 from fmmt_deploy.training.planning import idle_note

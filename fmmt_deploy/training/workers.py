@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from fmmt_deploy.errors import EnvironmentProblem, FmmtError
-from fmmt_deploy.training.interrupts import SIGNALS
+from fmmt_deploy.interrupts import SIGNALS
 
 __all__ = ["NO_WORKERS", "can_fork", "made_ahead"]
 

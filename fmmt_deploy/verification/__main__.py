@@ -12,8 +12,8 @@ import typer
 from fmmt_deploy.cli.options import Force
 from fmmt_deploy.cli.output import Output, show_error
 from fmmt_deploy.errors import INTERRUPTED, FmmtError, UsageError
+from fmmt_deploy.interrupts import Interrupts
 from fmmt_deploy.pipeline.answers import check_new_file
-from fmmt_deploy.training.interrupts import Interrupts
 from fmmt_deploy.verification.settings import settings_for
 from fmmt_deploy.verification.steps import steps_of
 from fmmt_deploy.verification.tables import tables_of

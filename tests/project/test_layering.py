@@ -14,7 +14,7 @@ PACKAGE = Path(fmmt_deploy.__file__).parent
 
 LAYERS = (
     {"errors"},
-    {"foreign_text", "names", "nvidia", "rounding", "student"},
+    {"foreign_text", "interrupts", "names", "nvidia", "rounding", "student"},
     {"types", "architecture", "json_values"},
     {"data", "bundle"},
     {"reference", "receipts"},

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from fmmt_deploy.errors import DataError, EnvironmentProblem
+from fmmt_deploy.interrupts import SIGNALS
 from fmmt_deploy.training import workers
-from fmmt_deploy.training.interrupts import SIGNALS
 from fmmt_deploy.training.workers import made_ahead
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fmmt_deploy.training.interrupts import SIGNALS, Interrupts
+from fmmt_deploy.interrupts import SIGNALS, Interrupts
 
 
 def interrupt(number: int = signal.SIGINT) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and being asked to end, between steps only: within one, weights and moments may not fit together."""
+"""Ctrl-C, and being asked to end: at once, or only between steps, within which what is kept may not fit together."""
 
 from __future__ import annotations
 
